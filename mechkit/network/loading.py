@@ -1,0 +1,129 @@
+"""How do I get a model ready to be read? By hub name or local folder, checked before anything is opened.
+
+Weights come as safetensors and stay on disk, mapped into memory. The limit: only families with a row in
+`sites.FAMILIES`, and only weights that need no unpickling.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers.utils import logging
+
+from mechkit.network.model import LanguageModel
+from mechkit.network.sites import family_of
+from mechkit.network.tiny import tiny_model
+
+__all__ = ["LanguageModel", "load_model", "tiny_model"]
+
+
+def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
+    """A model by hub name or local folder, in float32.
+
+    Float32 weights stay on disk and are mapped into memory; others are converted. Nothing is unpickled, and no
+    code that comes with a model is run.
+
+    Args:
+        name: None for what MECHKIT_MODEL names or, without it, the course's default model.
+    Raises: ValueError for a family without a row, or for what holds no model that can be read; OSError if the
+        hub cannot be reached.
+    Chapter: 00.
+    """
+    name = os.fspath(name or os.environ.get("MECHKIT_MODEL") or _default_model())
+    folder = Path(name).expanduser()
+    with _quiet():
+        if folder.is_dir():
+            _check_files(name, [each.name for each in folder.iterdir()])
+            return _from_pretrained(str(folder), folder.resolve().name, offline=True)
+        return _from_pretrained(name, name, offline=not _on_hub(name))
+
+
+def _default_model() -> Path:
+    from mechkit.network.assets import default_model
+
+    return default_model()
+
+
+def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=offline)
+        family_of(config.get("model_type"))
+        hf, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=offline,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(source, offline, error) from None
+    if report["missing_keys"]:
+        raise ValueError(
+            f"wanted all weights of {name}; {len(report['missing_keys'])} are missing, "
+            f"such as {min(report['missing_keys'])}: get the model again"
+        )
+    return LanguageModel(hf, tokenizer, name)
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub answers for this model; False if it cannot be asked."""
+    try:
+        info = HfApi().model_info(name, timeout=10)
+    except HFValidationError:
+        raise ValueError(f"wanted a folder or the name of a hub model; came {name!r}, which is neither") from None
+    except RepositoryNotFoundError:
+        raise ValueError(
+            f"the Hugging Face hub has no open model {name!r}: check the spelling, or log in if it needs permission"
+        ) from None
+    except Exception:  # whatever goes wrong on the way to the hub: an earlier download may still be here
+        return False
+    _check_files(name, [each.rfilename for each in info.siblings])
+    return True
+
+
+def _check_files(name: str, files: Sequence[str]) -> None:
+    if "config.json" not in files:
+        raise ValueError(f"wanted a model in Hugging Face format; {name} has no config.json: choose another folder")
+    if not any(file.endswith(".safetensors") for file in files):
+        pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        found = f"only pickled ones ({pickled[0]}), which are never opened" if pickled else "none"
+        raise ValueError(
+            f"wanted weights as safetensors; {name} has {found}: save the model with save_pretrained, or choose another"
+        )
+
+
+def _unreadable(source: str, offline: bool, error: Exception) -> Exception:
+    if offline and not Path(source).is_dir():
+        return OSError(
+            f"wanted the model {source!r}; the Hugging Face hub could not be reached and there is no copy here: "
+            "name a local folder, or unset MECHKIT_MODEL for the default model"
+        )
+    first = str(error).strip().splitlines()[0]
+    return ValueError(f"wanted a model in Hugging Face format; {source} could not be read ({first}): get it again")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No loading messages from transformers, whose settings are put back; downloads keep their progress bar."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bar = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if hub_bar:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+        if not hub_bar:
+            disable_progress_bars()
