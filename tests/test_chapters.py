@@ -1,0 +1,111 @@
+"""Every chapter: generated from its solution, solved, untouched, and on another model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from mechkit.course import authoring
+from mechkit.course.exercises import find_chapter
+from mechkit.network import assets
+
+ROOT = Path(__file__).parents[1]
+SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+each_solution = pytest.mark.parametrize("path", SOLUTIONS, ids=[path.stem for path in SOLUTIONS])
+
+# A figure is not compared: its bytes differ between releases of matplotlib. What its caption says is.
+SANITIZE = r"""
+[figures]
+regex: data:image/(png|svg\+xml);base64,[A-Za-z0-9+/=]+
+replace: FIGURE
+[sizes]
+regex: <Figure size [^>]*>
+replace: <Figure>
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A progress folder of the test's own, on the default model."""
+    monkeypatch.setenv("MECHKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MECHKIT_MODEL", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def tiny_gpt2(tmp_path_factory):
+    """A folder with a GPT-2 of random weights that reads SmolLM2's tokens."""
+    folder = tmp_path_factory.mktemp("tiny_gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(assets.default_model())
+    torch.manual_seed(0)
+    sizes = {"n_layer": 4, "n_head": 4, "n_embd": 32, "n_positions": 256, "vocab_size": len(tokenizer)}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def recorded(home):
+    """What the lessons recorded: exercise id to status."""
+    record = json.loads((home / "progress.json").read_text(encoding="utf-8"))
+    return {key: entry["status"] for key, entry in record["exercises"].items()}
+
+
+def exercise_ids(path):
+    return {exercise.id for exercise in find_chapter(path.stem[:2]).exercises}
+
+
+@each_solution
+def test_the_chapter_is_what_its_solution_generates(path):
+    assert authoring.check(ROOT, [path.stem]) == []
+
+
+def test_every_chapter_has_a_solution():
+    assert authoring.check(ROOT) == []
+
+
+@each_solution
+def test_notebook_and_catalogue_agree_on_exercises_and_points(path):
+    cells = authoring.read(path).cells
+    graded = [cell.metadata.nbgrader for cell in cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    points = {meta.grade_id.removesuffix("_check"): meta.points for meta in graded}
+    assert points == {exercise.id: exercise.points for exercise in find_chapter(path.stem[:2]).exercises}
+
+
+@pytest.mark.slow
+@each_solution
+def test_the_solution_gives_its_stored_outputs(path, home, tmp_path):
+    """nbval in a session of its own: our pytest settings are not for notebooks."""
+    (tmp_path / "sanitize.cfg").write_text(SANITIZE, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider"]
+    command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--color=no", "-q"]
+    command += [f"--nbval-sanitize-with={tmp_path / 'sanitize.cfg'}", f"--junitxml={tmp_path / 'cells.xml'}"]
+    done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    suite = ElementTree.parse(tmp_path / "cells.xml").find("testsuite")
+    assert int(suite.get("tests")) == sum(cell.cell_type == "code" for cell in authoring.read(path).cells)
+    # a dead kernel turns the cells after it into xfails, which count as skipped
+    assert int(suite.get("skipped")) == 0
+    assert recorded(home) == dict.fromkeys(exercise_ids(path), "passed")
+
+
+@pytest.mark.slow
+@each_solution
+def test_the_untouched_chapter_runs_to_its_end_and_passes_nothing(path, home):
+    chapter = authoring.read(ROOT / "chapters" / path.name)
+    authoring.run(chapter, {"MECHKIT_HOME": str(home)})
+    assert recorded(home) == dict.fromkeys(exercise_ids(path), "not attempted")
+    record = json.loads((home / "progress.json").read_text(encoding="utf-8"))
+    assert record["predictions"] == record["claims"] == {}
+
+
+@pytest.mark.slow
+@each_solution
+def test_the_solution_runs_to_its_end_on_a_tiny_random_gpt2(path, home, tiny_gpt2):
+    authoring.run(authoring.read(path), {"MECHKIT_HOME": str(home), "MECHKIT_MODEL": str(tiny_gpt2)})
+    assert recorded(home) == dict.fromkeys(exercise_ids(path), "passed")

@@ -1,0 +1,202 @@
+"""The commands: what they print, their exit codes, and that our errors are sentences."""
+
+import json
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import mechkit
+from mechkit import cli
+from mechkit.course import authoring, doctor, progress, workspace
+from mechkit.course.doctor import Check
+from mechkit.network import assets
+
+COMMANDS = ("lab", "doctor", "fetch", "progress", "build", "exercises", "bench")
+
+
+def failing(error):
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example_of_itself(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main([command, "--help"])
+    assert exit.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"example: mechkit {command}" in text
+
+
+def test_every_example_can_be_parsed(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        example = re.sub(r"\s+", " ", capsys.readouterr().out).split("example: mechkit ")[1]
+        cli.parser().parse_args(example.split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nonsense"], ["doctor", "--nonsense"], ["build", "--check", "--execute"], ["bench", "nonsense"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    assert exit.value.code == 2
+    assert "usage: mechkit" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"mechkit {mechkit.__version__}\n"
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, mechkit.cli as c; c.parser().format_help(); print({'torch', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_the_doctors_exit_code_is_its_verdict(ok, monkeypatch, capsys):
+    checks = [Check("python", True, "3.11"), Check("disk", ok, "0 GB free: free some")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(checks))
+    assert cli.main(["doctor", "--json"]) == (0 if ok else 1)
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": ok,
+        "checks": [
+            {"name": "python", "ok": True, "detail": "3.11"},
+            {"name": "disk", "ok": ok, "detail": "0 GB free: free some"},
+        ],
+    }
+    assert cli.main(["doctor"]) == (0 if ok else 1)
+    assert ("All is well." if ok else "PROBLEM  disk: 0 GB free: free some\nProblems: 1.") in capsys.readouterr().out
+
+
+def test_fetch_says_where_the_model_is(monkeypatch, capsys, tmp_path):
+    asked = []
+    monkeypatch.setattr(assets, "fetch", lambda repair: asked.append(repair) or tmp_path / "Model")
+    assert cli.main(["fetch"]) == cli.main(["fetch", "--repair"]) == 0
+    assert asked == [False, True]
+    assert capsys.readouterr().out.splitlines()[0] == f"Model is in {tmp_path / 'Model'}"
+
+
+@pytest.mark.parametrize("error", [assets.AssetError("a sentence"), ValueError("a sentence"), OSError("a sentence")])
+def test_our_errors_are_one_sentence(error, monkeypatch, capsys):
+    monkeypatch.setattr(assets, "fetch", failing(error))
+    assert cli.main(["fetch"]) == 1
+    assert capsys.readouterr() == ("", "mechkit: a sentence\n")
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mechkit.course.doctor", None)
+    assert cli.main(["doctor"]) == 1
+    assert "install the course again" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(assets, "fetch", failing(ZeroDivisionError("a fault")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fetch"])
+
+
+def test_an_interrupt_is_not_a_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(assets, "fetch", failing(KeyboardInterrupt()))
+    assert cli.main(["fetch"]) == 130
+    assert capsys.readouterr().err == "mechkit: stopped\n"
+
+
+def test_progress_is_summed(monkeypatch, capsys):
+    done = {
+        "file": "progress.json",
+        "passed": 1,
+        "points": 2.5,
+        "exercises": {"04_rank_of": {"status": "passed", "points": 2.5}, "04_lock_in": {"status": "failed"}},
+        "predictions": {},
+        "claims": {},
+    }
+    monkeypatch.setattr(progress, "summary", lambda: done)
+    assert cli.main(["progress", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == done
+    assert cli.main(["progress"]) == 0
+    text = capsys.readouterr().out
+    assert "1 passed, 2.5 points; kept in progress.json" in text
+    assert "04_lock_in" in text
+
+
+@pytest.mark.parametrize("problems", [[], ["chapters/04_logit_lens.ipynb is missing; run `mechkit build`."]])
+def test_build_check_reports_and_writes_nothing(problems, monkeypatch, capsys):
+    monkeypatch.setattr(authoring, "check", lambda root, names: problems)
+    monkeypatch.setattr(authoring, "build", failing(AssertionError("it should only look")))
+    assert cli.main(["build", "--check"]) == len(problems)
+    assert capsys.readouterr().out.splitlines() == problems
+
+
+def test_build_uses_the_checkout_that_we_stand_in(monkeypatch, capsys, tmp_path):
+    inside = tmp_path / "solutions" / "deep"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    asked = []
+
+    def build(root, names, execute):
+        asked.append((root, names, execute))
+        return [root / "chapters" / "04_logit_lens.ipynb"]
+
+    monkeypatch.setattr(authoring, "build", build)
+    assert cli.main(["build", "--execute", "04"]) == 0
+    assert asked == [(tmp_path, ["04"], True)]
+    assert capsys.readouterr().out.replace("\\", "/") == "chapters/04_logit_lens.ipynb\n"
+
+
+def test_exercises_are_listed(capsys):
+    assert cli.main(["exercises", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["exercises"]
+    keys = {"id", "chapter", "kind", "level", "points", "minutes", "mistakes", "hints", "hidden_cases", "control"}
+    assert rows
+    assert all(set(row) == keys for row in rows)
+    assert cli.main(["exercises"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
+
+
+def test_a_bench_prints_ratios(monkeypatch, capsys):
+    monkeypatch.setitem(cli.BENCHES, "cache", lambda: {"cached run / bare forward": 1.07})
+    assert cli.main(["bench", "cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"ratios": {"cached run / bare forward": 1.07}}
+    assert cli.main(["bench", "cache"]) == 0
+    assert capsys.readouterr().out == "cached run / bare forward: 1.07\n"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What `mechkit lab` would open; no chapters are copied and no model is made."""
+    seen = SimpleNamespace(calls=[])
+    monkeypatch.delenv("MECHKIT_MODEL", raising=False)
+    monkeypatch.setattr(workspace, "copy_chapters", lambda folder: workspace.Copied(added=("00_start_here.ipynb",)))
+    monkeypatch.setattr(workspace, "open_lab", lambda folder, browser: seen.calls.append((folder.name, browser)) or 0)
+    monkeypatch.setattr(assets, "default_model", lambda: None)
+    return seen
+
+
+def test_lab_copies_the_chapters_and_opens_them(opened, capsys):
+    assert cli.main(["lab"]) == cli.main(["lab", "mine", "--no-browser"]) == 0
+    assert opened.calls == [("mechkit-work", True), ("mine", False)]
+    assert "added" in capsys.readouterr().out
+
+
+def test_lab_opens_without_a_model_and_says_why(opened, monkeypatch, capsys):
+    monkeypatch.setattr(assets, "default_model", failing(assets.AssetError("no network")))
+    assert cli.main(["lab"]) == 0
+    assert opened.calls
+    assert capsys.readouterr().err == "mechkit: no network\n"
+
+
+def test_lab_fetches_nothing_when_another_model_is_named(opened, monkeypatch):
+    monkeypatch.setenv("MECHKIT_MODEL", "gpt2")
+    monkeypatch.setattr(assets, "default_model", failing(AssertionError("it should not be asked for")))
+    assert cli.main(["lab"]) == 0
