@@ -37,6 +37,7 @@ _NAMES = {
     "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
     "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
     "course.lesson": ("lesson",),
+    "course.selftest": ("self_test",),
 }
 _HOMES = {name: f"mechkit.{home}" for home, names in _NAMES.items() for name in names}
 

@@ -21,7 +21,7 @@ import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -117,12 +117,13 @@ class _Watchdog(threading.Thread):
         # an interrupt on its way is first handed to the silent handler
         signal.signal(signal.SIGINT, self._before or signal.SIG_DFL)
 
+    @no_type_check
     def _interrupt(self, *_: object) -> None:
         if self.silent:
             return
         if self.strikes > PATIENCE:
             # Strike again at the next step, inside the `except` that swallows this one. In a plain call of
-            # interrupt_main the next step would be here; an iterator's end is no step.
+            # interrupt_main, or under a type checker's wrapper, the next step would be here.
             for _ in iter(_thread.interrupt_main, None):
                 pass
         raise KeyboardInterrupt

@@ -104,7 +104,7 @@ class Lesson:
             wanted = f'{left} more of lesson.hint("{exercise.name}")' if left > 0 else "one real attempt, checked"
             return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First comes {wanted}.",)))
         self._update(exercise, seen=True)
-        source = inspect.getsource(exercise.reference)
+        source = _source(exercise.reference)
         title = f"{self._label(exercise)} · a worked solution, slow and plain"
         return self._show(Card("quiet", title, code=source))
 
@@ -214,7 +214,7 @@ class Lesson:
         recorded: dict = {}
 
         def edit(progress: dict) -> None:
-            entry = progress["exercises"].setdefault(exercise.id, {"status": verdict.status, "tries": 0})
+            entry = progress["exercises"].setdefault(exercise.id, {"status": "not attempted", "tries": 0})
             if entry.get("status") != "passed":
                 _add(entry, exercise, verdict)
             recorded.update(entry)
@@ -248,6 +248,18 @@ def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
         entry["tries"] = entry.get("tries", 0) + 1
     if verdict.mistake:
         entry.setdefault("mistakes", []).append(verdict.mistake)
+
+
+def _source(reference: Callable[..., Any]) -> str:
+    """A function's source, with that of the private helpers it calls below it."""
+    found, waiting = [], [inspect.unwrap(reference)]
+    while waiting:
+        function = waiting.pop(0)
+        found.append(function)
+        names = (name for name in function.__code__.co_names if name.startswith("_"))
+        helpers = (inspect.unwrap(function.__globals__[name]) for name in names if name in function.__globals__)
+        waiting += [each for each in helpers if inspect.isfunction(each) and each not in (*found, *waiting)]
+    return "\n\n".join(inspect.getsource(function).rstrip() for function in found)
 
 
 def _is_graded() -> bool:

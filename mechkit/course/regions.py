@@ -55,9 +55,7 @@ def find_regions(source: str) -> list[Region]:
         marker = MARKER.fullmatch(line)
         if marker is None:
             if MARKER_LIKE.search(line):
-                raise ValueError(
-                    f"has {line.strip()!r}; a marker is a line of its own, like '### BEGIN SOLUTION'"
-                )
+                raise ValueError(f"has {line.strip()!r}; a marker is a line of its own, like '### BEGIN SOLUTION'")
         elif marker[2] == "BEGIN":
             if begun:
                 raise ValueError(f"begins a {marker[3]} region inside another; end that one first")
@@ -95,9 +93,7 @@ def _region(begun: tuple[int, str, str], last: int, lines: list[str]) -> Region:
         raise ValueError(f"has a {kind} region with nothing in it")
     in_function = _in_function("\n".join(lines), first + 1)
     if kind == "SOLUTION" and indent and not in_function:
-        raise ValueError(
-            "has an indented SOLUTION region outside a function; put it in one or at the left margin"
-        )
+        raise ValueError("has an indented SOLUTION region outside a function; put it in one or at the left margin")
     return Region(kind, first, last, indent, inside, in_function)
 
 

@@ -67,7 +67,7 @@ def convert_apart(gguf: Path, folder: Path) -> None:
     """Convert in a process of its own, so that the memory it takes is given back; with a progress bar."""
     environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     code, output = run_with_bar(
-        [sys.executable, "-m", "mechkit.network.conversion", str(gguf), str(folder)],
+        [sys.executable, "-m", "mechkit.network.conversion", str(gguf), str(folder), "--attached"],
         gguf.parent,
         total=100,
         progress=lambda output: int([0, *re.findall(r"(\d+)%\|", output)][-1]),
@@ -188,9 +188,8 @@ def _locked(cache: Path, asset: Asset) -> Iterator[None]:
 
 @contextmanager
 def _workshop(cache: Path, asset: Asset) -> Iterator[Path]:
-    """A temporary folder in the cache; those that killed runs left are removed (the lock is ours)."""
-    for stale in cache.glob(f"{MAKING}*"):
-        shutil.rmtree(stale, ignore_errors=True)
+    """A temporary folder in the cache, removed at the end with those that killed runs left (the lock is ours)."""
+    _sweep(cache)
     free = shutil.disk_usage(cache).free
     if free < asset.space:
         raise AssetError(
@@ -201,6 +200,11 @@ def _workshop(cache: Path, asset: Asset) -> Iterator[Path]:
     try:
         yield workshop
     finally:
+        _sweep(cache)
+
+
+def _sweep(cache: Path) -> None:
+    for workshop in cache.glob(f"{MAKING}*"):
         shutil.rmtree(workshop, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.network.hooks import Key, read
-from mechkit.network.loading import LanguageModel
+from mechkit.network.model import LanguageModel
 from mechkit.network.sites import SITES, WITHOUT_LAYER
 
 

@@ -4,8 +4,10 @@ Run once, in a process of its own: reading GGUF takes about 0.9 GB, of which Pyt
 model read that way refuses `save_pretrained`, so its weights move to a fresh `LlamaForCausalLM`.
 """
 
+import os
 import sys
 from pathlib import Path
+from threading import Thread
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -27,7 +29,19 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
 
+def end_with_caller() -> None:
+    """End this process when whoever holds the other end of stdin is gone, so that a killed run leaves no orphan."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    if "--attached" in sys.argv:
+        end_with_caller()
     # Leaves one bar on stderr, that of the tensors, whose percentage the caller reads.
     logging.disable_progress_bar()
     convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -143,11 +143,11 @@ def run_with_bar(
 ) -> tuple[int, str]:
     """Exit code and output of a command, with a bar that asks `progress(output so far)` how much of `total` is done.
 
-    The command's temporary files go to `folder`; it is ended if we are interrupted.
+    The command's temporary files go to `folder`; it is ended if we are interrupted, and its stdin ends with us.
     """
     own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)) | {"PYTHONIOENCODING": "utf-8"}
     scale = {"unit": "B", "unit_scale": True} if total > 100 else {"unit": "%"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # The output is kept in memory: a log file would be lost just when the disk is full.
     output: list[bytes] = []
     with (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mechkit.network.attention import Tap, watched
-from mechkit.network.loading import LanguageModel
+from mechkit.network.model import LanguageModel
 from mechkit.network.sites import ATTENTION_SITES, AXES, SITES, WITHOUT_LAYER
 
 Index = int | slice | Sequence[int] | Int[Tensor, " chosen"] | None

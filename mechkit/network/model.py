@@ -37,6 +37,9 @@ class LanguageModel:
         config = hf.config
         self.family: Family = family_of(config.model_type)
         self.hf = hf.eval().requires_grad_(False)
+        # the one implementation whose results do not depend on whether its inside is watched
+        hf.set_attn_implementation("eager")
+        self._modules = dict(hf.named_modules())
         self.tokenizer = tokenizer
         self.name = name
         self.n_layers: int = config.num_hidden_layers
@@ -108,7 +111,7 @@ class LanguageModel:
 
     def module(self, path: str, layer: int | None = None) -> nn.Module:
         """The module at a path of `sites.FAMILIES`."""
-        return self.hf.get_submodule(path.format(layer=layer))
+        return self._modules[path.format(layer=layer)]
 
     @property
     def final_norm(self) -> nn.Module:

@@ -242,7 +242,7 @@ SHADOW = Exercise(
     reference=shadow,
     cases=lambda seed: [
         (_normal(seed, 5, 12), 3 * _normal(seed + 100, 12)),
-        (torch.tensor([[2.0, 1.0], [-1.0, 0.0], [0.0, 5.0]]), torch.tensor([0.0, 4.0])),
+        (torch.tensor([[2.0, 1.0], [-1.0, -2.0], [0.0, 5.0]]), torch.tensor([0.0, 4.0])),
     ],
     mistakes=(
         Mistake(
@@ -497,11 +497,11 @@ def _copied(
         return run(lm, prompt, sites=())[0][0]
 
 
-def _swap_case(seed: int, family: str) -> tuple:
+def _swap_case(seed: int, family: str, layer: int) -> tuple:
     rng = random.Random(seed)
     prompt, donor = rng.choice(PAIRS)
-    # not in the last of the three layers: there only the last position matters
-    return (Tiny(seed, family), prompt, donor, rng.randrange(2), rng.choice((-1, -2)))
+    # never in the last of the three layers: there only the last position matters
+    return (Tiny(seed, family), prompt, donor, layer, rng.choice((-1, -2)))
 
 
 SWAP = Exercise(
@@ -511,7 +511,7 @@ SWAP = Exercise(
     points=2,
     minutes=12,
     reference=swap,
-    cases=lambda seed: [_swap_case(seed, "llama"), _swap_case(seed + 1, "gpt2")],
+    cases=lambda seed: [_swap_case(seed, "llama", 1), _swap_case(seed + 1, "gpt2", 0)],
     mistakes=(
         Mistake(
             "no_edit",
