@@ -17,9 +17,7 @@ LINES = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").split
 def test_every_dependency_is_pinned_within_its_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {canonicalize_name(need.name): need for need in map(Requirement, project["dependencies"])}
-    pins = {
-        canonicalize_name(pin.name): pin for pin in map(Requirement, (line for line in LINES if "==" in line))
-    }
+    pins = {canonicalize_name(pin.name): pin for pin in map(Requirement, (line for line in LINES if "==" in line))}
     assert pins.keys() == wanted.keys()
     for name, pin in pins.items():
         [exact] = pin.specifier

@@ -12,9 +12,9 @@ ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache",
     "methods": "metrics < toy < words < probes < lens < affine attribution < heads < ablation patching < editing < sae",
     "data": "corpus openings prompts facts words < sampling",
-    "show": "captions < style < plots < explorers",
+    "show": "captions < style < plots explorers",
     "course": "exercise regions < answer compare < checks < exercises < progress cards < report lesson"
-    " < proofreading < authoring workspace doctor",
+    " < proofreading workspace selftest < authoring bench doctor",
     "cli": "",
 }
 

@@ -1,12 +1,19 @@
 """The package as it is installed and as the README describes it."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 import mechkit
+from mechkit.course.exercises import find_chapter
+from mechkit.course.lesson import Lesson
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "matplotlib", "numpy", "IPython", "jupyterlab")
@@ -36,6 +43,19 @@ def test_the_version_is_the_projects():
     assert mechkit.__version__ == project()["version"]
 
 
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "mechkit").rglob("*.py"))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"mechkit"}
+    homes = packages_distributions()
+    imported = {canonicalize_name(homes[top][0]) for top in tops}
+    declared = {canonicalize_name(Requirement(need).name) for need in project()["dependencies"]}
+    started_or_needed_by_others = {"accelerate", "gguf", "ipykernel", "jupyterlab"}
+    assert declared == imported | started_or_needed_by_others
+
+
 def test_the_readmes_badge_opens_the_repository_that_pyproject_names():
     [repository] = re.findall(r"https://github\.com/([\w-]+/[\w-]+)", project()["urls"]["Repository"])
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,6 +78,15 @@ def test_the_readme_names_every_top_level_entry():
     named = set(re.findall(r"^\| `([\w.]+)/?` \|", readme, re.MULTILINE))
     assert named == visible
     assert all((ROOT / name).exists() for name in visible)
+
+
+def test_the_readmes_verdict_is_what_a_check_says(tmp_path, monkeypatch, capsys):
+    def rank_of(logits, token):
+        return int((logits >= logits[token]).sum())
+
+    monkeypatch.setenv("MECHKIT_HOME", str(tmp_path))
+    Lesson(find_chapter("04"), {}).check(rank_of)
+    assert capsys.readouterr().out.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def project():

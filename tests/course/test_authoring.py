@@ -35,9 +35,7 @@ def grader(grade_id, grade, solution, locked, **more):
 def solution_notebook():
     cells = [
         new_markdown_cell("# Small\nMove things along.", id="title"),
-        new_code_cell(
-            "import math\nmath.floor(1.5)", id="setup", metadata=grader("99_setup", False, False, True)
-        ),
+        new_code_cell("import math\nmath.floor(1.5)", id="setup", metadata=grader("99_setup", False, False, True)),
         new_code_cell(GUESS, id="guess", metadata=grader("99_guess", False, True, False)),
         new_code_cell(ANSWER, id="answer", metadata=grader("99_shift", False, True, False)),
         new_code_cell(CHECK, id="check", metadata=grader("99_shift_check", True, False, True, points=2)),
@@ -113,9 +111,7 @@ def test_the_chapter_is_nbgraders_own_release(course, notebook):
     """Every cell but a guess, which is ours, is what nbgrader's own preprocessors make of the source."""
     ours, theirs = chapter_of(course), nbgrader_release(notebook)
     for mine, other in zip(ours.cells, theirs.cells, strict=True):
-        other.metadata = {
-            key: value for key, value in other.metadata.items() if key not in ("execution", "collapsed")
-        }
+        other.metadata = {key: value for key, value in other.metadata.items() if key not in ("execution", "collapsed")}
         if mine.id != "guess":
             assert mine == other
 
@@ -140,9 +136,7 @@ def nbgrader_release(notebook):
     return nbformat.reads(done.stdout, as_version=4)
 
 
-@pytest.mark.parametrize(
-    "kind", [(False, True, False), (True, False, True), (True, True, False), (False, False, True)]
-)
+@pytest.mark.parametrize("kind", [(False, True, False), (True, False, True), (True, True, False), (False, False, True)])
 def test_checksums_are_nbgraders(kind):
     from nbgrader.utils import compute_checksum
 
@@ -158,9 +152,7 @@ def test_a_course_in_order_has_no_problems(course):
 def test_an_edited_chapter_is_reported(course):
     path = course / "chapters" / "99_small.ipynb"
     path.write_bytes(path.read_bytes().replace(b"Move things along", b"Move things around"))
-    assert authoring.check(course) == [
-        f"chapters/99_small.ipynb is not what {NAME} generates; run `mechkit build`."
-    ]
+    assert authoring.check(course) == [f"chapters/99_small.ipynb is not what {NAME} generates; run `mechkit build`."]
 
 
 def test_missing_orphaned_and_broken_chapters_are_reported(course):
@@ -275,9 +267,7 @@ def test_stale_outputs_are_reported_but_do_not_stop_a_build(notebook, tmp_path):
     cell_of(notebook, "last").execution_count = None
     save(tmp_path, notebook)
     authoring.build(tmp_path)
-    assert authoring.check(tmp_path) == [
-        f"{NAME} was not run from top to end; run `mechkit build --execute`."
-    ]
+    assert authoring.check(tmp_path) == [f"{NAME} was not run from top to end; run `mechkit build --execute`."]
     cell_of(notebook, "last").execution_count = 5
     cell_of(notebook, "last").outputs = [new_output("error", ename="E", evalue="e", traceback=[])]
     save(tmp_path, notebook)
@@ -285,20 +275,14 @@ def test_stale_outputs_are_reported_but_do_not_stop_a_build(notebook, tmp_path):
 
 
 LEAKS = {
-    "prose": lambda nb: cell_of(nb, "title").update(
-        source="Write `turned = x[-by:] + x[:-by]`, then return."
-    ),
+    "prose": lambda nb: cell_of(nb, "title").update(source="Write `turned = x[-by:] + x[:-by]`, then return."),
     "prose, respaced": lambda nb: cell_of(nb, "title").update(source="turned  =  x[-by:]\n+ x[:-by]"),
     "later code": lambda nb: cell_of(nb, "last").update(source="turned = x[-by:] + x[:-by]"),
-    "docstring": lambda nb: cell_of(nb, "answer").update(
-        source=ANSWER.replace("Move", "turned = x[-by:] + x[:-by]")
-    ),
+    "docstring": lambda nb: cell_of(nb, "answer").update(source=ANSWER.replace("Move", "turned = x[-by:] + x[:-by]")),
     "the whole answer before it": lambda nb: cell_of(nb, "setup").update(
         source="turned = x[-by:] + x[:-by]\nlist(turned)\nreturn list(turned)"
     ),
-    "a guess": lambda nb: cell_of(nb, "title").update(
-        source="It says guess = ['the middle one'], of course."
-    ),
+    "a guess": lambda nb: cell_of(nb, "title").update(source="It says guess = ['the middle one'], of course."),
     "a tag": lambda nb: cell_of(nb, "last").metadata.update(tags=["turned = x[-by:] + x[:-by]"]),
     "a hidden test": lambda nb: cell_of(nb, "title").update(source="assert result == [3, 1, 2]"),
     "attachment": lambda nb: cell_of(nb, "title").update(
@@ -311,9 +295,7 @@ LEAKS = {
 def test_no_answer_leaves_with_the_chapter(edit, notebook, tmp_path):
     edit(notebook)
     save(tmp_path, notebook)
-    with pytest.raises(
-        ValueError, match=r"chapters/99_small\.ipynb, cell . .* gives away a line of the answer"
-    ):
+    with pytest.raises(ValueError, match=r"chapters/99_small\.ipynb, cell . .* gives away a line of the answer"):
         authoring.build(tmp_path)
     assert not (tmp_path / "chapters").exists()
 
@@ -351,9 +333,7 @@ def test_a_solution_that_does_not_run_is_left_as_it_was(tmp_path, notebook):
     cell_of(notebook, "last").source = "1 / 0"
     save(tmp_path, notebook)
     before = (tmp_path / NAME).read_bytes()
-    with pytest.raises(
-        ValueError, match=r"(?s)solutions/99_small.ipynb does not run to its end.*ZeroDivisionError"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)solutions/99_small.ipynb does not run to its end.*ZeroDivisionError"):
         authoring.build(tmp_path, execute=True)
     assert (tmp_path / NAME).read_bytes() == before
     assert not (tmp_path / "chapters").exists()

@@ -22,6 +22,12 @@ def nowhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def whole():
+    """The default model's folder in the cache of this run, which `nowhere` leaves."""
+    return default_model()
+
+
 def found(name):
     return next(check for check in examine() if check.name == name)
 
@@ -112,16 +118,13 @@ def test_the_known_values_are_those_of_the_default_model():
 
 
 @pytest.mark.slow
-def test_damaged_weights_are_found(nowhere, monkeypatch):
-    """One changed byte in the middle of the file: the sums differ, and so does `ok`."""
-    monkeypatch.delenv("MECHKIT_CACHE")
-    whole = default_model()
+def test_damaged_weights_are_found(whole, nowhere):
+    """A few changed bytes inside the file: the sums differ."""
     damaged = nowhere / "cache" / whole.name
     shutil.copytree(whole, damaged)
     with (damaged / "model.safetensors").open("r+b") as file:
         file.seek(-4_000_000, os.SEEK_END)
         file.write(b"\x7f" * 4)
-    monkeypatch.setenv("MECHKIT_CACHE", str(nowhere / "cache"))
     check = found("model files")
     assert not check.ok
     assert "run `mechkit fetch --repair`" in check.detail

@@ -38,9 +38,7 @@ def test_hidden_tests_vanish():
 
 
 def test_a_method_counts_as_a_function():
-    source = (
-        "class A:\n    def f(self):\n        ### BEGIN SOLUTION\n        return 1\n        ### END SOLUTION"
-    )
+    source = "class A:\n    def f(self):\n        ### BEGIN SOLUTION\n        return 1\n        ### END SOLUTION"
     assert cut(source).endswith("        # YOUR CODE HERE\n        raise NotImplementedError()")
 
 

@@ -1,0 +1,135 @@
+import io
+import logging
+import os
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from mechkit.course import cards
+from mechkit.course.cards import Card, nothing_on_stderr, show
+
+CARD = Card("wrong", "05.3 score · values", ("Yours reads `key - 1`.", "Next: look"), code="def score():\n    pass")
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a card: its text, its elements, and those that are still open."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.elements, self.open = "", [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def html(card):
+    return card._repr_mimebundle_()["text/html"]
+
+
+def test_plain_text_is_the_whole_card():
+    assert str(CARD) == (
+        "✗ 05.3 score · values\n  Yours reads `key - 1`.\n  Next: look\n    def score():\n        pass"
+    )
+    assert CARD._repr_mimebundle_()["text/plain"] == str(CARD)
+
+
+def test_html_says_what_plain_text_says():
+    page = Reader(html(CARD))
+    assert "".join(page.text.split()) == "".join(str(CARD).replace("`", "").split())
+    assert page.open == []
+
+
+def test_words_between_backticks_are_code():
+    assert "<code>key - 1</code>" in html(CARD)
+
+
+@pytest.mark.parametrize("place", ["title", "lines", "code"])
+def test_nothing_in_a_card_is_html(place):
+    attack = '<script>alert("&")</script> `<img src=x onerror=alert(1)>`'
+    card = Card("wrong", **({"title": "t"} | {place: (attack,) if place == "lines" else attack}))
+    page = Reader(html(card))
+    assert {tag for tag, _ in page.elements} <= {"div", "b", "p", "pre", "code"}
+    assert "<script>" in page.text
+    assert attack in str(card)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred\x07", "half \ud800", "nul \x00", "back\rspace"])
+def test_what_no_screen_can_show_is_replaced(text):
+    for shown in (str(Card("quiet", text, (text,), code=text)), html(Card("quiet", text, (text,), code=text))):
+        shown.encode("utf-8")
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", shown)
+        assert "�" in shown
+
+
+def test_a_card_is_announced_by_a_screen_reader():
+    (tag, attributes), *_ = Reader(html(CARD)).elements
+    assert (tag, attributes["role"]) == ("div", "status")
+
+
+def test_the_state_is_said_by_more_than_colour():
+    marks = {tone: str(Card(tone, "same"))[0] for tone in ("right", "wrong", "quiet")}
+    assert marks == {"right": "✓", "wrong": "✗", "quiet": "○"}
+    assert all(mark in Reader(html(Card(tone, "same"))).text for tone, mark in marks.items())
+
+
+def test_outside_a_notebook_a_card_is_printed(capsys):
+    show(CARD)
+    assert capsys.readouterr().out == f"{CARD}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_console_that_lacks_a_character_shows_the_rest(monkeypatch, encoding):
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    show(CARD)
+    console.flush()
+    assert "05.3 score" in console.buffer.getvalue().decode(encoding)
+
+
+def test_in_a_notebook_a_card_is_displayed(monkeypatch):
+    shown = []
+
+    class Shell:
+        get_ipython = staticmethod(lambda: object())
+        display = type("display", (), {"display": staticmethod(shown.append)})
+
+    monkeypatch.setitem(sys.modules, "IPython", Shell)
+    show(CARD)
+    assert shown == [CARD]
+
+
+def test_nothing_reaches_stderr(capfd):
+    logger = logging.getLogger("somebody")
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    with nothing_on_stderr():
+        print("python", file=sys.stderr)
+        os.write(2, b"C")
+        logger.error("logged")
+    assert capfd.readouterr().err == ""
+    os.write(2, b"later")
+    print("and later", file=sys.stderr)
+    logger.error("logged later")
+    assert capfd.readouterr().err == "laterand later\nlogged later\n"
+    logger.handlers.clear()
+
+
+def test_stderr_is_back_after_an_exception(capfd):
+    with pytest.raises(ZeroDivisionError), nothing_on_stderr():
+        raise ZeroDivisionError
+    os.write(2, b"back")
+    assert capfd.readouterr().err == "back"
+
+
+def test_every_tone_has_a_mark_and_a_colour():
+    assert cards.MARKS.keys() == cards.COLOURS.keys()
