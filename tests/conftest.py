@@ -1,18 +1,44 @@
-"""What tests share: the default model, and a progress file that is nobody's own."""
+"""Models for every test. Shapes are checked at run time throughout: see `--jaxtyping-packages` in pyproject.toml."""
 
 import pytest
+import torch
 
 from mechkit.network import assets
 from mechkit.network.loading import load_model
+from mechkit.network.sites import FAMILIES
+from mechkit.network.tiny import tiny_model
 
 
 @pytest.fixture(autouse=True)
-def nobodys_progress(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MECHKIT_HOME", str(tmp_path_factory.mktemp("progress")))
+def own_folders(request, tmp_path, monkeypatch):
+    """A learner's progress is never touched, and only slow tests see the real weights."""
     monkeypatch.delenv("MECHKIT_MODEL", raising=False)
+    monkeypatch.setenv("MECHKIT_HOME", str(tmp_path / "home"))
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("MECHKIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def threads(request):
+    """Tiny models are quickest on one thread, above all on a machine that has other work to do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if request.node.get_closest_marker("slow") else 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_models():
+    return {name: tiny_model(name) for name in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def tiny(request, tiny_models):
+    """A tiny random model of each family in turn."""
+    return tiny_models[request.param]
 
 
 @pytest.fixture(scope="session")
 def default_model():
-    """The real weights, fetched and converted on first use; only slow tests ask for them."""
+    """The course's model with its real weights; for tests marked slow."""
     return load_model(assets.default_model())

@@ -242,7 +242,7 @@ def _blame(function: Callable[..., Any], error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | TooLong):
         return str(error) or "It was interrupted."
     text = ""
-    with contextlib.suppress(Exception):  # an exception of the learner's own may be unable to say what it is
+    with contextlib.suppress(BaseException):  # an exception of the learner's own may be unable to say what it is
         text = str(error).strip().split("\n")[0][:300]
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     file = _file_of(function)

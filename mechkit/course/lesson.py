@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from numbers import Number
+from types import CodeType
 from typing import Any
 
 from mechkit.course import cards
@@ -256,10 +257,15 @@ def _source(reference: Callable[..., Any]) -> str:
     while waiting:
         function = waiting.pop(0)
         found.append(function)
-        names = (name for name in function.__code__.co_names if name.startswith("_"))
+        names = (name for name in _names(function.__code__) if name.startswith("_"))
         helpers = (inspect.unwrap(function.__globals__[name]) for name in names if name in function.__globals__)
         waiting += [each for each in helpers if inspect.isfunction(each) and each not in (*found, *waiting)]
     return "\n\n".join(inspect.getsource(function).rstrip() for function in found)
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
+    return [*code.co_names, *inner]
 
 
 def _is_graded() -> bool:

@@ -4,8 +4,8 @@
 
 The model continues plain text after its prefix token (no chat template), at temperature 0.9, from the 100
 likeliest tokens within 95 % of the probability. What is left out, and counted: passages that end within 48
-tokens, degenerate loops (more than 20 % of the 4-token windows occurred before), and those with a word of
-`UNWANTED`. A seed gives the same text on the same machine and versions only, which is why the text is shipped.
+tokens, degenerate loops (more than 20 % of the 4-token windows occurred before), and coarse language. A seed
+gives the same text on the same machine and versions only, which is why the text itself is shipped.
 """
 
 import argparse
@@ -27,10 +27,7 @@ from mechkit.network.loading import LanguageModel, load_model
 
 SHORTEST, LONGEST = 48, 128
 LOOP_LIMIT = 0.2
-UNWANTED = re.compile(
-    r"\b(shit|fuck|bitch|bastard|rape|sex|porn|slut|whore|cunt|nigg|nazi|jews|jewish|muslim|islam|terroris|al-qaeda|suicid)",
-    re.IGNORECASE,
-)
+COARSE = re.compile(r"\b(shit|fuck|bitch|bastard|rape|nazi|sex|porn|suicid|nigg|slut|whore|cunt)", re.IGNORECASE)
 
 
 def opening(kind: str, rng: random.Random) -> str:
@@ -49,12 +46,12 @@ def repetition(ids: list[int], window: int = 4) -> float:
 
 
 def flaw(ids: list[int], text: str) -> str | None:
-    """Why a passage is left out: `short`, `loop` or `unwanted`; None if it stays."""
+    """Why a passage is left out: `short`, `loop` or `coarse`; None if it stays."""
     if len(ids) < SHORTEST:
         return "short"
     if repetition(ids) > LOOP_LIMIT:
         return "loop"
-    return "unwanted" if UNWANTED.search(text) else None
+    return "coarse" if COARSE.search(text) else None
 
 
 def left_padded(lm: LanguageModel, texts: list[str]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:

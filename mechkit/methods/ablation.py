@@ -1,21 +1,27 @@
-"""Which activation matters? Knock it out and see what the output loses.
+"""Which activation matters? Knock it out, and see what the output loses.
 
-Each function gives an `Edit` for `edit(lm, ...)`. Three kinds of "nothing" differ: zeros are a value that the
-model never met, a mean is what this place usually says, a resampled value is what it said elsewhere. The limit:
-what survives an ablation may be there because another part made up for it.
+Each function makes an `Edit` for `edit(lm, ...)`: to zeros, to the mean over reference prompts, or to what other
+prompts have there. The limit: every knock-out also feeds the rest of the model what it has rarely seen, zeros
+most of all; so compare with the same knock-out of parts chosen at random.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechkit.network.hooks import Edit, Index
+from mechkit.network.cache import Cache
+from mechkit.network.hooks import Edit, Index, chosen
+from mechkit.network.sites import AXES, WITHOUT_LAYER
 
 
 def zero(site: str, layer: int | None, *, head: Index = None, position: Index = None) -> Edit:
-    """Replace a value by zeros: simple, and often further from anything the model has met than it looks.
+    """Put zeros there.
 
-    Chapter: 00.
+    The surprise: zero is far from what many early heads always write, so zeros also flag parts that only add a
+    constant. Zeros in attn_scores spread attention evenly, over later tokens too; zeros in the pattern let a
+    head look nowhere.
+
+    Chapter: 05.
     """
     return Edit(site, layer, torch.zeros_like, head=head, position=position)
 
@@ -23,54 +29,65 @@ def zero(site: str, layer: int | None, *, head: Index = None, position: Index = 
 def mean(
     site: str,
     layer: int | None,
-    values: Float[Tensor, "sample ..."],
+    reference: Cache,
     *,
     head: Index = None,
     position: Index = None,
+    per_position: bool = True,
 ) -> Edit:
-    """Replace a value by its mean over samples: what this place usually says, whatever the prompt.
+    """Put the mean over the reference prompts there: what stands there on average, and nothing of this prompt.
 
     Args:
-        values: The same slice as it was on other prompts, a sample each on the first axis; each has the shape of
-            one prompt's slice (`cache["z", 5][:, -1, 3]` for one head at the last position).
-    Chapter: 00.
+        reference: The cache of a run on other prompts.
+        per_position: Each position's own mean, for prompts of one form and length; else one mean over all
+            positions but the first, whose values (an attention sink) are unlike all others.
+    Raises: KeyError if the reference lacks the site; ValueError if it lacks the head or the position or, on
+        running, if its prompts are not as long as the one that is edited.
+    Source: Wang et al. (2022), "Interpretability in the Wild", appendix on mean ablation.
+    Chapter: 05.
     """
-    usual = values.mean(0)
-    return Edit(site, layer, lambda value: _fit(usual, value, site), head=head, position=position)
+    values = _held(reference, site, layer).mean(0, keepdim=True)
+    there = position
+    if not per_position:
+        if "pos" not in AXES[site].split():
+            raise ValueError(f"wanted a site with one value a position; {site} has one a pair: use per_position=True")
+        values = values[:, 1:].mean(1, keepdim=True)
+        there = 0 if isinstance(position, int) else None
+    average = chosen(Edit(site, layer, torch.zeros_like, head=head, position=there), values)
+    return Edit(site, layer, lambda old: _fitted(average, old), head=head, position=position)
 
 
 def resample(
-    site: str,
-    layer: int | None,
-    values: Float[Tensor, "sample ..."],
-    *,
-    seed: int,
-    head: Index = None,
-    position: Index = None,
+    site: str, layer: int | None, reference: Cache, *, head: Index = None, position: Index = None, seed: int = 0
 ) -> Edit:
-    """Replace each prompt's value by one drawn from samples: a value that occurs, though not here.
+    """Put there what other prompts have: for each prompt, that of a reference prompt drawn at random.
+
+    Unlike a mean, it is a value that the model has really met.
 
     Args:
-        values: As for `mean`.
-    Chapter: 00.
+        reference: The cache of a run on other prompts of the same length.
+        seed: Every run with this edit draws the same prompts.
+    Raises: As `mean`.
+    Source: Chan et al. (2022), "Causal Scrubbing".
+    Chapter: 05.
     """
+    values = chosen(Edit(site, layer, torch.zeros_like, head=head, position=position), _held(reference, site, layer))
 
-    def change(value: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(len(values), (len(value),), generator=generator)
-        return _fit(values[drawn], value, site)
+    def change(old: Tensor) -> Tensor:
+        rows = torch.randint(len(values), (len(old),), generator=torch.Generator().manual_seed(seed))
+        return _fitted(values[rows], old)
 
     return Edit(site, layer, change, head=head, position=position)
 
 
-def _fit(new: Tensor, value: Tensor, site: str) -> Tensor:
-    """The new value spread over the batch.
+def _held(reference: Cache, site: str, layer: int | None) -> Float[Tensor, "batch ..."]:
+    return reference[site] if site in WITHOUT_LAYER else reference[site, layer]
 
-    Raises: ValueError if it has not the shape of one prompt's slice.
-    """
-    if new.shape[-(value.ndim - 1) :] != value.shape[1:]:
+
+def _fitted(values: Tensor, old: Tensor) -> Tensor:
+    if any(size not in (1, wanted) for size, wanted in zip(values.shape, old.shape, strict=True)):
         raise ValueError(
-            f"wanted samples of {site} of shape {tuple(value.shape[1:])}, one prompt's slice; came "
-            f"{tuple(new.shape[-(value.ndim - 1) :])}: cut them with the same head and position"
+            f"wanted reference values of shape {tuple(old.shape)}, as the prompt has; came {tuple(values.shape)}: "
+            "use reference prompts of equally many tokens, or mean(..., per_position=False)"
         )
-    return new.expand_as(value)
+    return values.expand_as(old)

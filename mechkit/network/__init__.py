@@ -1,0 +1,1 @@
+"""Reach inside a model: name, load, read and edit its activations."""

@@ -26,6 +26,7 @@ __all__ = ["SMOLLM2", "Asset", "AssetError", "cache_folder", "convert_apart", "d
 
 MANIFEST = "manifest.json"
 MAKING = "making-"
+KILLED = -9  # how Popen reports SIGKILL, which is what a system out of memory sends
 NEEDED = ("model.safetensors", "config.json", "tokenizer.json")
 
 
@@ -74,10 +75,10 @@ def convert_apart(gguf: Path, folder: Path) -> None:
         title="Converting (once)",
         environment=environment,
     )
-    if code < 0:
+    if code == KILLED:
         raise AssetError(
-            f"wanted to convert {gguf.name}; the system ended it (signal {-code}), most often for want of memory: "
-            "it takes 1.3 GB; close other programs and run `mechkit fetch`"
+            f"wanted to convert {gguf.name}; the system ended it, most often for want of memory (it takes 1.3 GB): "
+            "close other programs and run `mechkit fetch`"
         )
     if code:
         raise AssetError(f"wanted to convert {gguf.name}; {explain(output)}")

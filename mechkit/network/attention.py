@@ -6,7 +6,7 @@ module. It is switched on inside `watched` only, so that a bare `lm.hf(...)` sta
 Its limit: it holds the whole score matrix, as `eager` does, so long texts cost memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,8 @@ def attend(
     """Attention as Hugging Face's `eager` computes it, every step tapped.
 
     `scores = cap(q @ k^T * scaling) + mask`, `pattern = softmax(scores)`, `z = pattern @ v`, where query head h
-    reads key/value head `h // (heads / kv_heads)`. A sliding window is part of the mask.
+    reads key/value head `h // (heads / kv_heads)`. A sliding window is part of the mask. There is no dropout: a
+    `LanguageModel` is in evaluation mode.
 
     Args:
         attention_mask: 0 where a query may look, the most negative float where it may not.
@@ -85,9 +86,7 @@ def watched(hf: PreTrainedModel, taps: Sequence[tuple[nn.Module, str, Tap]]) -> 
         hf.set_attn_implementation(before)
 
 
-def _per_head(
-    shared: Float[Tensor, "batch kv_head key d_head"], heads: int
-) -> Float[Tensor, "batch head key d_head"]:
+def _per_head(shared: Float[Tensor, "batch kv_head key d_head"], heads: int) -> Float[Tensor, "batch head key d_head"]:
     """Each query head's own copy of the keys or values that its group shares."""
     batch, kv_heads, keys, d_head = shared.shape
     if kv_heads == heads:

@@ -80,7 +80,7 @@ def run(
     """
     ids = lm.tokens(prompt)
     with torch.no_grad(), read(lm, sites, layers) as seen:
-        logits = lm.hf(input_ids=ids, use_cache=False).logits
+        logits = lm.hf(ids).logits
     return logits, Cache(seen)
 
 

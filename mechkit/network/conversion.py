@@ -33,7 +33,7 @@ def end_with_caller() -> None:
     """End this process when whoever holds the other end of stdin is gone, so that a killed run leaves no orphan."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        os.read(0, 1)  # not sys.stdin, whose lock would be held when the interpreter ends
         os._exit(1)
 
     Thread(target=wait, daemon=True).start()

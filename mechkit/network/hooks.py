@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.utils import ModelOutput
 
 from mechkit.network.attention import Tap, watched
 from mechkit.network.model import LanguageModel
@@ -98,7 +99,9 @@ def _attached(
     lm: LanguageModel, taps: Sequence[tuple[str, int | None, Tap]], *, editing: bool = False
 ) -> Iterator[None]:
     """Put every tap on its place, and take all of them off on leaving."""
-    inside = [(lm.module(lm.family.attention, layer), site, tap) for site, layer, tap in taps if site in ATTENTION_SITES]
+    inside = [
+        (lm.module(lm.family.attention, layer), site, tap) for site, layer, tap in taps if site in ATTENTION_SITES
+    ]
     with ExitStack() as stack:
         stack.enter_context(watched(lm.hf, inside))
         for site, layer, tap in taps:
@@ -119,7 +122,7 @@ def _hook(lm: LanguageModel, site: str, layer: int | None, tap: Tap) -> Removabl
     return module.register_forward_hook(lambda _, args, output: tap(output))
 
 
-def _with_logits(output, logits: Tensor):
+def _with_logits(output: ModelOutput, logits: Tensor) -> ModelOutput:
     output.logits = logits
     return output
 
@@ -131,7 +134,9 @@ def _carried_on(lm: LanguageModel, layer: int) -> Iterator[None]:
     The edit itself only reaches the norm before the MLP, while the block keeps its own reference to the old
     value. So the sum is made again here, from the last values of both, whatever else is edited.
     """
-    norm, mlp, block = (lm.module(lm.family.places[site].path, layer) for site in ("resid_mid", "mlp_out", "resid_post"))
+    norm, mlp, block = (
+        lm.module(lm.family.places[site].path, layer) for site in ("resid_mid", "mlp_out", "resid_post")
+    )
     now: dict[str, Tensor] = {}
     late: list[RemovableHandle] = []
 
@@ -175,9 +180,9 @@ def _reader(seen: dict[Key, Tensor], site: str, layer: int | None) -> Tap:
 def _editor(edit: Edit) -> Tap:
     def replace(value: Tensor) -> Tensor:
         where = _where(edit, value.shape)
-        old = value[where].clone()
-        new = edit.change(old)
-        if not isinstance(new, Tensor) or new.shape != value[where].shape:
+        old = value[where]
+        new = edit.change(old.clone())
+        if not isinstance(new, Tensor) or new.shape != old.shape:
             came = tuple(new.shape) if isinstance(new, Tensor) else f"a {type(new).__name__}"
             raise ValueError(
                 f"wanted the change of {_name(edit.site, edit.layer)} to return a tensor of shape {tuple(old.shape)}, "
@@ -188,6 +193,11 @@ def _editor(edit: Edit) -> Tap:
         return edited
 
     return replace
+
+
+def chosen(edit: Edit, value: Tensor) -> Tensor:
+    """The slice of a site's value that an edit is about, as its `change` receives it."""
+    return value[_where(edit, value.shape)]
 
 
 def _where(edit: Edit, shape: Sequence[int]) -> tuple:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
+from mechkit.network.assets import default_model
 from mechkit.network.model import LanguageModel
 from mechkit.network.sites import family_of
 from mechkit.network.tiny import tiny_model
@@ -36,7 +37,7 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
         hub cannot be reached.
     Chapter: 00.
     """
-    name = os.fspath(name or os.environ.get("MECHKIT_MODEL") or _default_model())
+    name = os.fspath(name or os.environ.get("MECHKIT_MODEL") or default_model())
     folder = Path(name).expanduser()
     with _quiet():
         if folder.is_dir():
@@ -45,16 +46,11 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
         return _from_pretrained(name, name, offline=not _on_hub(name))
 
 
-def _default_model() -> Path:
-    from mechkit.network.assets import default_model
-
-    return default_model()
-
-
 def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source, local_files_only=offline)
-        family_of(config.get("model_type"))
+    with _in_words(source, offline):
+        model_type = PreTrainedConfig.get_config_dict(source, local_files_only=offline)[0].get("model_type", "unknown")
+    family_of(model_type)
+    with _in_words(source, offline):
         hf, report = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=torch.float32,
@@ -63,14 +59,29 @@ def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(source, offline, error) from None
     if report["missing_keys"]:
         raise ValueError(
             f"wanted all weights of {name}; {len(report['missing_keys'])} are missing, "
             f"such as {min(report['missing_keys'])}: get the model again"
         )
     return LanguageModel(hf, tokenizer, name)
+
+
+@contextmanager
+def _in_words(source: str, offline: bool) -> Iterator[None]:
+    """What can go wrong when files are read, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, AttributeError, ImportError, SafetensorError) as error:
+        if offline and not Path(source).is_dir():
+            raise OSError(
+                f"wanted the model {source!r}; the Hugging Face hub could not be reached and there is no copy here: "
+                "name a local folder, or unset MECHKIT_MODEL for the default model"
+            ) from None
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"wanted a model in Hugging Face format; {source} could not be read ({reason}): get it again"
+        ) from None
 
 
 def _on_hub(name: str) -> bool:
@@ -98,16 +109,6 @@ def _check_files(name: str, files: Sequence[str]) -> None:
         raise ValueError(
             f"wanted weights as safetensors; {name} has {found}: save the model with save_pretrained, or choose another"
         )
-
-
-def _unreadable(source: str, offline: bool, error: Exception) -> Exception:
-    if offline and not Path(source).is_dir():
-        return OSError(
-            f"wanted the model {source!r}; the Hugging Face hub could not be reached and there is no copy here: "
-            "name a local folder, or unset MECHKIT_MODEL for the default model"
-        )
-    first = str(error).strip().splitlines()[0]
-    return ValueError(f"wanted a model in Hugging Face format; {source} could not be read ({first}): get it again")
 
 
 @contextmanager

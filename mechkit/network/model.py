@@ -52,7 +52,7 @@ class LanguageModel:
         self.n_ctx: int = config.max_position_embeddings
         parallel = getattr(config, "use_parallel_residual", False)
         self.sites: tuple[str, ...] = tuple(site for site in SITES if not (parallel and site == "resid_mid"))
-        self.prefix: str | None = END_OF_TEXT if END_OF_TEXT in tokenizer.get_vocab() else tokenizer.bos_token
+        self.prefix: str | None = tokenizer.bos_token if self._whole(END_OF_TEXT) is None else END_OF_TEXT
 
     def __repr__(self) -> str:
         return (
@@ -61,7 +61,7 @@ class LanguageModel:
         )
 
     def tokens(
-        self, prompt: str | Sequence[str] | Tensor, prefix: str | None | EllipsisType = ...
+        self, prompt: str | Sequence[str] | Tensor, prefix: str | EllipsisType | None = ...
     ) -> Int[Tensor, "batch pos"]:
         """Token ids, with the prefix in front and nothing else added.
 
@@ -75,12 +75,13 @@ class LanguageModel:
         if isinstance(prompt, Tensor):
             ids = self._checked_ids(prompt)
         else:
-            texts = [prompt] if isinstance(prompt, str) else list(prompt)
+            texts = [prompt] if isinstance(prompt, str) or not isinstance(prompt, Sequence) else prompt
             before = self._prefix_ids(self.prefix if prefix is ... else prefix)
             ids = torch.tensor([before + row for row in self._rows(texts)])
         if ids.shape[1] > self.n_ctx:
             raise ValueError(
-                f"wanted at most {self.n_ctx} tokens, the context of {self.name}; came {ids.shape[1]}: shorten the prompt"
+                f"wanted at most {self.n_ctx} tokens, the context of {self.name}; came {ids.shape[1]}: "
+                "shorten the prompt"
             )
         return ids.to(self.hf.device)
 
@@ -100,7 +101,7 @@ class LanguageModel:
         ids = self._encode(text)
         if len(ids) != 1:
             # a tokenizer in SentencePiece's style puts a space before every text, and marks spaces so
-            whole = self.tokenizer.get_vocab().get(text.replace(" ", "▁"))
+            whole = self._whole(text.replace(" ", "▁"))
             ids = ids if whole is None else [whole]
         if len(ids) != 1:
             raise ValueError(
@@ -178,7 +179,7 @@ class LanguageModel:
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
         wrong = [type(text).__name__ for text in texts if not isinstance(text, str)]
         if wrong:
-            raise ValueError(f"wanted texts; came a {wrong[0]} among them: pass ids as a tensor")
+            raise ValueError(f"wanted a text or a list of texts; came {wrong[0]}: pass ids as a tensor")
         rows = [self._encode(text) for text in texts]
         if not rows or not all(rows):
             raise ValueError("wanted at least one token of text; came an empty prompt: write something")
@@ -193,12 +194,19 @@ class LanguageModel:
     def _prefix_ids(self, prefix: str | None) -> list[int]:
         if prefix is None:
             return []
-        if prefix not in self.tokenizer.get_vocab():
+        token = self._whole(prefix)
+        if token is None:
             raise ValueError(
                 f"wanted a prefix that is one token of {self.name}; came {prefix!r}: "
                 f"use {self.prefix!r}, or None for no prefix"
             )
-        return [self.tokenizer.convert_tokens_to_ids(prefix)]
+        return [token]
+
+    def _whole(self, piece: str) -> int | None:
+        """The id of a piece as the vocabulary spells it, if it is there."""
+        token = self.tokenizer.convert_tokens_to_ids(piece)
+        # an unknown piece may come back as the id of the "unknown" token
+        return token if token is not None and self.tokenizer.convert_ids_to_tokens(token) == piece else None
 
     def _checked_ids(self, ids: Tensor) -> Int[Tensor, "batch pos"]:
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or ids.ndim not in (1, 2):

@@ -36,7 +36,7 @@ SITES: tuple[str, ...] = tuple(AXES)
 WITHOUT_LAYER = ("embed", "logits")
 ATTENTION_SITES = ("q", "k", "v", "attn_scores", "pattern", "z")
 
-# The same places in TransformerLens. Where positions are rotary, q and k are read after the rotation.
+# The same places in TransformerLens 3. Where positions are rotary, q and k are read after the rotation.
 TRANSFORMER_LENS: Mapping[str, str] = MappingProxyType(
     {
         "embed": "hook_embed",
@@ -49,7 +49,7 @@ TRANSFORMER_LENS: Mapping[str, str] = MappingProxyType(
         "z": "blocks.{layer}.attn.hook_z",
         "attn_out": "blocks.{layer}.hook_attn_out",
         "resid_mid": "blocks.{layer}.hook_resid_mid",
-        "mlp_in": "blocks.{layer}.ln2.hook_normalized",
+        "mlp_in": "blocks.{layer}.mlp.hook_in",
         "mlp_pre": "blocks.{layer}.mlp.hook_pre",
         "mlp_post": "blocks.{layer}.mlp.hook_post",
         "mlp_out": "blocks.{layer}.hook_mlp_out",

@@ -278,6 +278,8 @@ def f(ending):
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("ending", [False, True], ids=["returns", "raises"])
 def test_what_an_answer_sets_is_set_back(notebook, setting, ending):
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    torch.set_default_dtype(torch.float32), torch.set_grad_enabled(True)
     before = SETTINGS[setting]()
     outcome_of(notebook, MEDDLER, ending)
     assert SETTINGS[setting]() == before

@@ -36,8 +36,8 @@ def test_repetition_tells_a_loop_from_fresh_text():
     [
         (range(10), "few words", "short"),
         ([7] * 100, "again", "loop"),
-        (range(100), "what the Fuck", "unwanted"),
-        (range(100), "Sussex is a county; a shitake is a mushroom", "unwanted"),
+        (range(100), "what the Fuck", "coarse"),
+        (range(100), "Sussex is a county; a shitake is a mushroom", "coarse"),
         (range(100), "Sussex is a county", None),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_sample_has_the_size_and_the_kinds_asked_for():
     passages, rejected = sample(lm, 500, batch=len(OPENINGS))
     assert sum(lm.tokens(passage.text, prefix=None).shape[1] for passage in passages) >= 500
     assert {passage.kind for passage in passages} <= set(OPENINGS)
-    assert set(rejected) <= {"short", "loop", "unwanted"}
+    assert set(rejected) <= {"short", "loop", "coarse"}
 
 
 def test_statistics_measure_the_loss_after_the_prefix():

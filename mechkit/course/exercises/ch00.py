@@ -742,9 +742,8 @@ WATCHERS_EXERCISE = Exercise(
             lambda result, lm, data: all(0 <= layer < lm.n_layers and 0 <= head < lm.n_heads for layer, head in result),
         ),
     ),
-    discussion="Four heads that look hard at the country, at very different depths. A map of attention "
-    "ends here, and so do many explanations. But so far you have a list of suspects: no experiment has "
-    "been made.",
+    discussion="These are the heads that look hardest at the country. A map of attention ends here, and "
+    "so do many explanations. But so far you have a list of suspects: no experiment has been made.",
 )
 
 
