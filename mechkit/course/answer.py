@@ -123,7 +123,8 @@ class _Watchdog(threading.Thread):
             return
         if self.strikes > PATIENCE:
             # Strike again at the next step, inside the `except` that swallows this one. In a plain call of
-            # interrupt_main, or under a type checker's wrapper, the next step would be here.
+            # interrupt_main, or under a type checker's wrapper, the next step would be here. Python 3.12 can
+            # swallow this too, in an `except` inside an `except`.
             for _ in iter(_thread.interrupt_main, None):
                 pass
         raise KeyboardInterrupt

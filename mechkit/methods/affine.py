@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from mechkit.methods.lens import logit_lens
 from mechkit.network.assets import cache_folder
-from mechkit.network.cache import run
+from mechkit.network.hooks import read
 from mechkit.network.model import LanguageModel
 
 TOKENS, RIDGE = 8000, 1e-2
@@ -192,15 +192,16 @@ def read_streams(
     lm: LanguageModel, texts: Sequence[str], tokens: int
 ) -> Iterable[Float[Tensor, "layer token d_model"]]:
     """Every layer's stream at the ordinary tokens of texts, some texts at a time, with a progress bar."""
-    read = 0
+    done = 0
     with tqdm(total=tokens, desc="reading text", unit="token", leave=False) as bar:
         for batch in _batches(lm, texts):
-            _, cache = run(lm, batch, sites="resid_post")
-            resid = cache.stack("resid_post")[:, :, 1:].flatten(1, 2)
+            with torch.no_grad(), read(lm, "resid_post") as seen:
+                lm.hf.base_model(input_ids=batch, use_cache=False)  # no logits: they would be most of the memory
+            resid = torch.stack([seen["resid_post", i][:, 1:].flatten(0, 1) for i in range(lm.n_layers)])
             yield ordinary(resid)
-            read += resid.shape[1]
+            done += resid.shape[1]
             bar.update(min(resid.shape[1], tokens - bar.n))
-            if read >= tokens:
+            if done >= tokens:
                 return
 
 

@@ -192,10 +192,9 @@ while True:
     except BaseException: continue""",
     "deaf in depth": """
 while True:
-    with Deaf():
-        try:
-            with Deaf(): time.sleep(0.001)
-        except BaseException: pass""",
+    try:
+        with Deaf(): time.sleep(0.001)
+    except BaseException: continue""",
     "generator": "while True: yield time.sleep(0.01)",
 }
 DEAF = "import time\nclass Deaf:\n    __enter__ = lambda self: None\n    __exit__ = lambda *_: True\n"

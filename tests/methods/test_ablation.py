@@ -1,4 +1,4 @@
-"""Ablations put exactly the value they name into the run, and nothing else changes."""
+"""Knocked-out parts hold what they should, and nothing else of the site changes."""
 
 import pytest
 import torch
@@ -6,44 +6,127 @@ import torch
 from mechkit.methods.ablation import mean, resample, zero
 from mechkit.network.cache import run
 from mechkit.network.hooks import edit
-from mechkit.network.tiny import tiny_model
 
-TOKENS = torch.tensor([[5, 9, 20, 31], [7, 8, 40, 3], [11, 2, 6, 30]])
+PROMPT = "The capital of France is"
+OTHERS = ["The country of Italy is", "The capital of Spain is", "The country of Japan is"]
+LONGER = ["The capital city of Spain is", "The country of Italy is in"]
 
 
-def z_after(*edits):
-    lm = tiny_model()
+@pytest.fixture
+def lm(tiny_models):
+    return tiny_models["llama"]
+
+
+@pytest.fixture
+def clean(lm):
+    return run(lm, PROMPT)[1]
+
+
+@pytest.fixture
+def reference(lm):
+    return run(lm, OTHERS)[1]
+
+
+def after(lm, *edits):
     with edit(lm, *edits):
-        return run(lm, TOKENS, sites="z")[1]["z", 1]
+        return run(lm, PROMPT)[1]
 
 
-def clean():
-    return run(tiny_model(), TOKENS, sites="z")[1]["z", 1]
+@pytest.mark.parametrize("site", ["resid_pre", "q", "v", "pattern", "z", "attn_out", "mlp_post", "resid_post"])
+def test_zeros_are_zeros(site, tiny):
+    cache = after(tiny, zero(site, 1))
+    assert (cache[site, 1] == 0).all()
 
 
-def test_zero_is_zero_there_and_only_there():
-    z = z_after(zero("z", 1, head=2, position=-1))
-    assert (z[:, -1, 2] == 0).all()
-    untouched = torch.ones(z.shape[:3], dtype=torch.bool)
-    untouched[:, -1, 2] = False
-    torch.testing.assert_close(z[untouched], clean()[untouched])
+def test_zero_takes_a_head_and_a_position(lm, clean):
+    cache = after(lm, zero("z", 1, head=2, position=-1))
+    assert (cache["z", 1][:, -1, 2] == 0).all()
+    assert torch.equal(cache["z", 1][:, :-1], clean["z", 1][:, :-1])
+    assert torch.equal(cache["z", 1][:, -1, [0, 1, 3]], clean["z", 1][:, -1, [0, 1, 3]])
 
 
-def test_mean_is_the_mean_of_the_samples_for_every_prompt():
-    samples = clean()[:, -1, 2]
-    z = z_after(mean("z", 1, samples, head=2, position=-1))
-    torch.testing.assert_close(z[:, -1, 2], samples.mean(0).expand(3, -1))
+def test_zeroing_all_that_is_written_leaves_the_embedding(lm, clean):
+    cache = after(lm, *[zero(site, layer) for site in ("attn_out", "mlp_out") for layer in range(lm.n_layers)])
+    assert torch.equal(cache["resid_post", lm.n_layers - 1], clean["embed"])
 
 
-def test_resample_draws_what_occurred_and_the_seed_decides():
-    samples = clean()[:, -1, 2]
-    first, again, other = (z_after(resample("z", 1, samples, seed=s, head=2, position=-1)) for s in (0, 0, 3))
-    assert all(any(torch.equal(row, sample) for sample in samples) for row in first[:, -1, 2])
-    torch.testing.assert_close(first, again)
-    assert not torch.equal(first, other)
+def test_the_mean_is_that_of_each_position(lm, reference):
+    cache = after(lm, mean("z", 1, reference))
+    assert torch.allclose(cache["z", 1], reference["z", 1].mean(0, keepdim=True), atol=1e-6)
 
 
-@pytest.mark.parametrize("ablation", [mean, lambda *args, **where: resample(*args, seed=0, **where)])
-def test_samples_of_another_shape_are_named(ablation):
-    with pytest.raises(ValueError, match=r"wanted samples of z of shape \(8,\), one prompt's slice; came \(5,\)"):
-        z_after(ablation("z", 1, torch.zeros(3, 5), head=2, position=-1))
+@pytest.mark.parametrize("choice", [{"head": 1}, {"head": [0, 3]}, {"position": -1}, {"head": 2, "position": [1, 2]}])
+def test_the_mean_takes_heads_and_positions(choice, lm, clean, reference):
+    cache = after(lm, mean("z", 1, reference, **choice))
+    average = reference["z", 1].mean(0, keepdim=True)
+    heads = [choice["head"]] if isinstance(choice.get("head"), int) else choice.get("head", range(lm.n_heads))
+    length = average.shape[1]
+    where = choice.get("position", range(length))
+    positions = [where % length] if isinstance(where, int) else where
+    expected = clean["z", 1].clone()
+    for head in heads:
+        for position in positions:
+            expected[:, position, head] = average[:, position, head]
+    assert torch.allclose(cache["z", 1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("position", [None, -1, 3, [1, 2], slice(2, 4)])
+def test_one_mean_for_all_positions_leaves_out_the_first_and_fits_any_length(position, lm):
+    reference = run(lm, LONGER)[1]
+    cache = after(lm, mean("mlp_out", 1, reference, position=position, per_position=False))
+    average = reference["mlp_out", 1][:, 1:].mean((0, 1))
+    rows = cache["mlp_out", 1][0, slice(None) if position is None else position].reshape(-1, lm.d_model)
+    assert torch.allclose(rows, average.expand_as(rows), atol=1e-6)
+
+
+def test_the_mean_of_the_prompt_itself_changes_nothing(lm, clean):
+    cache = after(lm, *[mean("z", layer, clean) for layer in range(lm.n_layers)])
+    assert torch.equal(cache["logits"], clean["logits"])
+
+
+def test_the_mean_of_a_site_without_layer(lm, reference):
+    cache = after(lm, mean("embed", None, reference))
+    assert torch.allclose(cache["embed"], reference["embed"].mean(0, keepdim=True), atol=1e-6)
+
+
+def test_resampled_values_are_those_of_a_reference_prompt(lm, reference):
+    seen = set()
+    for seed in range(12):
+        value = after(lm, resample("z", 1, reference, head=1, seed=seed))["z", 1][0, :, 1]
+        [row] = [row for row in range(len(OTHERS)) if torch.equal(value, reference["z", 1][row, :, 1])]
+        seen.add(row)
+    assert seen == set(range(len(OTHERS)))
+
+
+def test_a_resampling_edit_draws_the_same_prompts_every_time(lm, reference):
+    with edit(lm, resample("resid_post", 1, reference)):
+        once, again = (run(lm, [PROMPT] * 4)[0] for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_prompts_in_a_batch_are_resampled_apart(lm, reference):
+    with edit(lm, resample("resid_post", 1, reference)):
+        cache = run(lm, [PROMPT] * 8)[1]
+    assert len({tuple(row.tolist()) for row in cache["resid_post", 1][:, -1]}) > 1
+
+
+@pytest.mark.parametrize("make", [mean, resample])
+def test_reference_prompts_of_another_length_are_refused(make, lm):
+    reference = run(lm, LONGER)[1]
+    with pytest.raises(
+        ValueError, match=r"wanted reference values of shape .* came .*: use reference prompts of equally"
+    ):
+        after(lm, make("z", 1, reference))
+
+
+@pytest.mark.parametrize("make", [mean, resample])
+def test_what_the_reference_lacks_is_refused(make, lm, reference):
+    with pytest.raises(ValueError, match="wanted a head of z at layer 1, which has 4"):
+        make("z", 1, reference, head=7)
+    with pytest.raises(KeyError, match="it holds \\('z', 0 to 2\\)"):
+        make("mlp_out", 1, run(lm, OTHERS, "z")[1])
+
+
+def test_a_pattern_has_no_mean_over_positions(lm, reference):
+    with pytest.raises(ValueError, match="pattern has one a pair: use per_position=True"):
+        mean("pattern", 1, reference, per_position=False)

@@ -249,9 +249,14 @@ def test_nothing_is_left_after_an_exception_in_a_change(site, tiny):
 
 def test_nothing_is_left_after_an_exception_in_the_body(tiny):
     edits = [Edit(site, place(site), torch.zeros_like) for site in tiny.sites]
-    with pytest.raises(Stop), edit(tiny, *edits), read(tiny):
-        assert hooks_left(tiny) > 0
-        raise Stop
+
+    def stopped():
+        with edit(tiny, *edits), read(tiny):
+            assert hooks_left(tiny) > 0
+            raise Stop
+
+    with pytest.raises(Stop):
+        stopped()
     assert hooks_left(tiny) == 0
 
 
@@ -283,7 +288,9 @@ def test_what_does_not_exist_is_refused_with_what_does(lm):
     refused(lm, Edit("z", -1, same), "0 to 2; came -1")
     refused(lm, Edit("z", None, same), "z takes a layer, 0 to 2; came layer=None")
     refused(lm, Edit("embed", 0, same), "embed takes no layer: layer=None; came layer=0")
-    refused(lm, Edit("z", 1, same, head=4), "wanted a head of z at layer 1, which has 4: 0 to 3, or -4 to -1 .*; came 4")
+    refused(
+        lm, Edit("z", 1, same, head=4), "wanted a head of z at layer 1, which has 4: 0 to 3, or -4 to -1 .*; came 4"
+    )
     refused(lm, Edit("v", 1, same, head=[0, 2]), "which has 2: 0 to 1, .*; came 2")
     refused(lm, Edit("mlp_out", 1, same, head=0), "mlp_out has no heads; sites that have them: q, k, v, attn_scores")
     refused(lm, Edit("z", 1, same, position=20), "wanted a position of z at layer 1, which has 8: 0 to 7, .*; came 20")
