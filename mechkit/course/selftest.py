@@ -1,7 +1,5 @@
 """What may I skip? The five questions that open chapter 00."""
 
-from types import EllipsisType
-
 from mechkit.course import cards
 from mechkit.course.cards import Card
 from mechkit.course.exercises.ch00 import SELF_TEST, Question
@@ -9,7 +7,7 @@ from mechkit.course.exercises.ch00 import SELF_TEST, Question
 LETTERS = "abc"
 
 
-def self_test(answers: str | EllipsisType = ...) -> None:
+def self_test(answers: object = ...) -> None:
     """Show the questions, or, given five letters such as "abcab", what to skip. Nothing is recorded.
 
     Chapter: 00.

@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def loss(
-    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]
-) -> Float[Tensor, ""]:
+def loss(logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
     """The mean surprise at each next token: `-log p(token)`, in nats; a uniform guess costs `ln d_vocab`.
 
     Every position but the last predicts the next one, so the prefix token is never a target.

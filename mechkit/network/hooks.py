@@ -224,15 +224,16 @@ def _axis(axes: Sequence[str], word: str) -> int | None:
 def _checked(edit: Edit, word: str, wanted: Index, size: int) -> int | slice | Tensor:
     """The index as torch takes it, once it lies within the axis."""
     if isinstance(wanted, slice):
-        return wanted
-    numbers = torch.as_tensor(wanted, dtype=torch.long)
-    for number in numbers.flatten().tolist():
-        if not -size <= number < size:
-            raise ValueError(
-                f"wanted a {word} of {_name(edit.site, edit.layer)}, which has {size}: 0 to {size - 1}, "
-                f"or -{size} to -1 from the end; came {number}"
-            )
-    return numbers if numbers.ndim else int(numbers)
+        outside = [] if range(size)[wanted] else [wanted]
+    else:
+        numbers = [wanted] if isinstance(wanted, int) else torch.as_tensor(wanted).flatten().tolist()
+        outside = [number for number in numbers if type(number) is not int or not -size <= number < size]
+    if outside:
+        raise ValueError(
+            f"wanted a {word} of {_name(edit.site, edit.layer)}, which has {size}: 0 to {size - 1}, "
+            f"or -{size} to -1 from the end; came {outside[0]}"
+        )
+    return wanted if isinstance(wanted, int | slice) else torch.as_tensor(wanted, dtype=torch.long)
 
 
 def _check_edit(lm: LanguageModel, edit: Edit) -> None:

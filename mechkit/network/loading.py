@@ -22,7 +22,14 @@ from mechkit.network.model import LanguageModel
 from mechkit.network.sites import family_of
 from mechkit.network.tiny import tiny_model
 
-__all__ = ["LanguageModel", "load_model", "tiny_model"]
+__all__ = ["LanguageModel", "ModelError", "load_model", "tiny_model"]
+
+
+class ModelError(OSError, ValueError):
+    """A model that cannot be had, in one sentence; a notebook shows the sentence without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
@@ -33,8 +40,8 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
 
     Args:
         name: None for what MECHKIT_MODEL names or, without it, the course's default model.
-    Raises: ValueError for a family without a row, or for what holds no model that can be read; OSError if the
-        hub cannot be reached.
+    Raises: ModelError if the hub cannot be reached, or for what holds no model that can be read; ValueError for a
+        family without a row, which lists those that have one.
     Chapter: 00.
     """
     name = os.fspath(name or os.environ.get("MECHKIT_MODEL") or default_model())
@@ -60,7 +67,7 @@ def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:
         )
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
     if report["missing_keys"]:
-        raise ValueError(
+        raise ModelError(
             f"wanted all weights of {name}; {len(report['missing_keys'])} are missing, "
             f"such as {min(report['missing_keys'])}: get the model again"
         )
@@ -74,12 +81,12 @@ def _in_words(source: str, offline: bool) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, AttributeError, ImportError, SafetensorError) as error:
         if offline and not Path(source).is_dir():
-            raise OSError(
+            raise ModelError(
                 f"wanted the model {source!r}; the Hugging Face hub could not be reached and there is no copy here: "
                 "name a local folder, or unset MECHKIT_MODEL for the default model"
             ) from None
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
+        raise ModelError(
             f"wanted a model in Hugging Face format; {source} could not be read ({reason}): get it again"
         ) from None
 
@@ -89,9 +96,9 @@ def _on_hub(name: str) -> bool:
     try:
         info = HfApi().model_info(name, timeout=10)
     except HFValidationError:
-        raise ValueError(f"wanted a folder or the name of a hub model; came {name!r}, which is neither") from None
+        raise ModelError(f"wanted a folder or the name of a hub model; came {name!r}, which is neither") from None
     except RepositoryNotFoundError:
-        raise ValueError(
+        raise ModelError(
             f"the Hugging Face hub has no open model {name!r}: check the spelling, or log in if it needs permission"
         ) from None
     except Exception:  # whatever goes wrong on the way to the hub: an earlier download may still be here
@@ -102,11 +109,11 @@ def _on_hub(name: str) -> bool:
 
 def _check_files(name: str, files: Sequence[str]) -> None:
     if "config.json" not in files:
-        raise ValueError(f"wanted a model in Hugging Face format; {name} has no config.json: choose another folder")
+        raise ModelError(f"wanted a model in Hugging Face format; {name} has no config.json: choose another folder")
     if not any(file.endswith(".safetensors") for file in files):
         pickled = [file for file in files if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         found = f"only pickled ones ({pickled[0]}), which are never opened" if pickled else "none"
-        raise ValueError(
+        raise ModelError(
             f"wanted weights as safetensors; {name} has {found}: save the model with save_pretrained, or choose another"
         )
 

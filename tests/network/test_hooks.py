@@ -295,6 +295,8 @@ def test_what_does_not_exist_is_refused_with_what_does(lm):
     refused(lm, Edit("mlp_out", 1, same, head=0), "mlp_out has no heads; sites that have them: q, k, v, attn_scores")
     refused(lm, Edit("z", 1, same, position=20), "wanted a position of z at layer 1, which has 8: 0 to 7, .*; came 20")
     refused(lm, Edit("embed", None, same, position=20), "wanted a position of embed, which has 8")
+    refused(lm, Edit("embed", None, same, position=slice(9, 12)), "wanted a position of embed, .* came slice")
+    refused(lm, Edit("z", 1, same, head=[True, False]), "wanted a head of z .* came True")
 
 
 def test_a_change_of_another_shape_is_refused(lm):

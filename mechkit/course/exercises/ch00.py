@@ -52,8 +52,10 @@ def _capitals(seed: int) -> dict[str, Any]:
 def probabilities(logits: Float[Tensor, "... d_vocab"]) -> Float[Tensor, "... d_vocab"]:
     rows = []
     for row in logits.reshape(-1, logits.shape[-1]).tolist():
-        weights = [math.exp(logit - max(row)) for logit in row]
-        rows.append([weight / sum(weights) for weight in weights])
+        largest = max(row)
+        weights = [math.exp(logit - largest) for logit in row]
+        total = sum(weights)
+        rows.append([weight / total for weight in weights])
     return torch.tensor(rows).reshape(logits.shape)
 
 

@@ -211,7 +211,12 @@ def test_the_self_test_asks_then_says_what_to_skip(capsys):
     assert all(question.skip in said for question in SELF_TEST)
 
 
-@pytest.mark.parametrize("answers", ["ab", "abcabc", "abxab", "", 7])
+def test_the_self_test_can_be_left_out(capsys):
+    self_test(...)
+    assert "no answers yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answers", ["ab", "abcabc", "abxab", 7])
 def test_the_self_test_says_which_letters_it_wants(answers, capsys):
     self_test(answers)
     assert "Wanted 5 letters from a to c" in capsys.readouterr().out
