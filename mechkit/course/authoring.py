@@ -123,6 +123,8 @@ def run(notebook: NotebookNode, environment: Mapping[str, str] | None = None) ->
             client.execute(env={**os.environ, **progress, **(environment or {})})
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise ValueError(f"does not run to its end. {ANSI_COLOUR.sub('', str(error))}") from error
+        except AssertionError as error:  # nbclient, interrupted, puts its kernel away twice
+            raise KeyboardInterrupt from error
     for cell in fresh.cells:
         _settle(cell)
     fresh.metadata = copy.deepcopy(METADATA)

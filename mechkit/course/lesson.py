@@ -228,7 +228,8 @@ class Lesson:
         if verdict.status == "not attempted":
             return Card("quiet", f"{label} · not attempted yet")
         if verdict.passed:
-            return Card("right", f"{label} · passed, {entry.get('points', 0.0):g} points", (verdict.message,))
+            points = entry.get("points", 0.0)
+            return Card("right", f"{label} · passed, {points:g} point{'s' * (points != 1)}", (verdict.message,))
         shown, all_hints = entry.get("hints", 0), len(exercise.hints)
         more = f'lesson.hint("{exercise.name}") ({shown + 1} of {all_hints})'
         step = more if shown < all_hints else f'lesson.reveal("{exercise.name}")'

@@ -7,12 +7,16 @@ from mechkit.course.exercises.ch00 import SELF_TEST, Question
 LETTERS = "abc"
 
 
-def self_test(answers: object = ...) -> None:
-    """Show the questions, or, given five letters such as "abcab", what to skip. Nothing is recorded.
+def self_test(answers: object = "") -> None:
+    """Show the questions or, given five letters such as "abcab", what to skip. Nothing is recorded.
 
+    Args:
+        answers: `...` means not answered yet.
     Chapter: 00.
     """
     if answers is ...:
+        return cards.show(Card("quiet", "Self-test: no answers yet", ("Or go on: nothing depends on it.",)))
+    if answers == "":
         lines = tuple(_asked(number, question) for number, question in enumerate(SELF_TEST, 1))
         return cards.show(Card("quiet", "Self-test: five questions, answered by five letters", lines))
     letters = [letter for letter in str(answers).lower() if letter.isalpha()]

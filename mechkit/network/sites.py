@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-# What the axes of each site mean. Axes named `head` count query heads, `kv_head` key/value heads.
+# `head` counts query heads, `kv_head` key/value heads. q and k are as they enter the scores; the scores as they enter
+# the softmax, so those of tokens that may not be seen are enormous and negative. attn_out and mlp_out are what is
+# added to the stream. mlp_in follows the norm, mlp_pre comes before the activation function (in a gated MLP it is
+# the gate), mlp_post enters the MLP's last matrix.
 AXES: Mapping[str, str] = MappingProxyType(
     {
         "embed": "batch pos d_model",

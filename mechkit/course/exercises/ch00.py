@@ -118,7 +118,7 @@ PROBABILITIES = Exercise(
 
 
 def logit_difference(logits: Float[Tensor, "pos d_vocab"], right: int, wrong: int) -> float:
-    last = logits.double().tolist()[-1]
+    last = logits[-1].double().tolist()
     odds = math.exp(last[right]) / math.exp(last[wrong])
     return math.log(odds)
 
