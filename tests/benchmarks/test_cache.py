@@ -1,10 +1,26 @@
-"""A cached run costs at most 1.15 times Hugging Face's bare forward pass."""
+"""A cached run costs hardly more than the bare forward pass."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 
-from mechkit.course.bench import cache_ratio
-
 BAR = 1.15
+
+
+def measured():
+    # in a process of its own: run-time shape checks are on in this one, and would be what is measured
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mechkit.cli import main; sys.exit(main())",
+        "bench",
+        "cache",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["ratios"]["cached_run_over_bare_forward"]
 
 
 @pytest.mark.slow
@@ -12,5 +28,5 @@ def test_a_cached_run_is_within_its_budget():
     """The best of three: other work on the machine only ever adds."""
     ratios = []
     while len(ratios) < 3 and (not ratios or min(ratios) > BAR):
-        ratios.append(cache_ratio())
+        ratios.append(measured())
     assert min(ratios) <= BAR, f"a cached run takes {ratios} times the bare forward pass"
