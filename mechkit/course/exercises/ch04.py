@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Option, Property, Tiny
@@ -240,7 +240,7 @@ def lock_in(lm: LanguageModel, prompts: Sequence[str]) -> list[int]:
     return layers
 
 
-def _answer_ranks(lm: LanguageModel, prompt: str) -> Float[Tensor, " layer"]:
+def _answer_ranks(lm: LanguageModel, prompt: str) -> Int[Tensor, " layer"]:
     logits = _read(lm, _last_streams(lm, prompt))
     return (logits > logits[:, logits[-1].argmax(), None]).sum(-1)
 
@@ -471,7 +471,7 @@ def _ranks(lm: LanguageModel, prompts: Sequence[str], *, affine: bool) -> Float[
 
 
 @lru_cache(maxsize=64)
-def _affine_ranks(lm: LanguageModel, prompt: str) -> Float[Tensor, " layer"]:
+def _affine_ranks(lm: LanguageModel, prompt: str) -> Int[Tensor, " layer"]:
     streams = _last_streams(lm, prompt)
     logits = affine_lens(lm, load_corpus()).read(streams, lm)
     return (logits > logits[:, _read(lm, streams[-1]).argmax(), None]).sum(-1)
