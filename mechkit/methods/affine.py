@@ -27,7 +27,7 @@ from mechkit.network.hooks import read
 from mechkit.network.model import LanguageModel
 
 TOKENS, RIDGE = 8000, 1e-2
-LENGTH, BATCH = 96, 8
+LENGTH, BATCH = 96, 2  # small batches: what a forward pass leaves in the heap is never given back
 STEP, RATE = 96, 5e-4
 
 # A handful of tokens carry norms hundreds of times their neighbours' and would dominate any least-squares fit.
