@@ -5,9 +5,7 @@ closed form; a tuned lens goes on from there by gradient descent. Both are train
 that `shuffle` gives: what does a map say that has learned nothing about the stream?
 """
 
-import ctypes
 import hashlib
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from mechkit.network.hooks import read
 from mechkit.network.model import LanguageModel
 
 TOKENS, RIDGE = 8000, 1e-2
-LENGTH, BATCH = 96, 2  # small batches: what a forward pass leaves in the heap is never given back
+LENGTH, BATCH = 96, 2  # small batches: a forward pass leaves little in the heap
 STEP, RATE = 96, 5e-4
 
 # A handful of tokens carry norms hundreds of times their neighbours' and would dominate any least-squares fit.
@@ -201,19 +199,12 @@ def read_streams(
                 lm.hf.base_model(input_ids=batch, use_cache=False)  # no logits: they would be most of the memory
             resid = torch.stack([seen["resid_post", i][:, 1:].flatten(0, 1) for i in range(lm.n_layers)])
             seen.clear()
-            _give_back()
+            resid = resid[:, : tokens - done]
             yield ordinary(resid)
             done += resid.shape[1]
-            bar.update(min(resid.shape[1], tokens - bar.n))
+            bar.update(resid.shape[1])
             if done >= tokens:
                 return
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: glibc keeps what a forward pass leaves behind, a gigabyte in time."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _batches(lm: LanguageModel, texts: Sequence[str]) -> Iterable[Int[Tensor, "batch pos"]]:

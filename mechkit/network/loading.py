@@ -4,9 +4,11 @@ Weights come as safetensors and stay on disk, mapped into memory. The limit: onl
 `sites.FAMILIES`, and only weights that need no unpickling.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -21,6 +23,8 @@ from mechkit.network.assets import default_model
 from mechkit.network.model import LanguageModel
 from mechkit.network.sites import family_of
 from mechkit.network.tiny import tiny_model
+
+M_MMAP_THRESHOLD = -3  # its number in glibc's malloc.h
 
 __all__ = ["LanguageModel", "ModelError", "load_model", "tiny_model"]
 
@@ -44,6 +48,7 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
         family without a row, which lists those that have one.
     Chapter: 00.
     """
+    _give_memory_back()
     name = os.fspath(name or os.environ.get("MECHKIT_MODEL") or default_model())
     folder = Path(name).expanduser()
     with _quiet():
@@ -51,6 +56,17 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
             _check_files(name, [each.name for each in folder.iterdir()])
             return _from_pretrained(str(folder), folder.resolve().name, offline=True)
         return _from_pretrained(name, name, offline=not _on_hub(name))
+
+
+def _give_memory_back() -> None:
+    """Let freed blocks of 2 MB and more go back to the system, on Linux.
+
+    glibc raises that threshold to the size of what was last freed, so that a chapter's logits would stay in the
+    heap: half a gigabyte, on a machine that may have two.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
 
 
 def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:
