@@ -13,7 +13,7 @@ ROOMS = {
     "methods": "metrics < toy < words < probes < lens < affine attribution < heads < ablation patching < editing < sae",
     "data": "corpus openings prompts facts words < sampling",
     "show": "captions < style < plots explorers",
-    "course": "exercise regions < answer compare < checks < exercises < progress cards < report lesson"
+    "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring bench doctor",
     "cli": "",
 }

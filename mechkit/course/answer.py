@@ -5,26 +5,23 @@ that its exercise names. Whatever it does comes back as an `Outcome`; nothing it
 """
 
 import _thread
-import builtins
 import contextlib
-import dis
-import functools
 import io
 import itertools
-import linecache
 import random
 import signal
-import symtable
 import threading
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import numpy as np
 import torch
+
+from mechkit.course.scope import file_of, unwrapped
 
 SECONDS = 20.0
 AGAIN = 1.0  # seconds from one interrupt to the next
@@ -130,45 +127,6 @@ class _Watchdog(threading.Thread):
         raise KeyboardInterrupt
 
 
-def isolate(function: Callable[..., Any], allowed: Mapping[str, Any]) -> Callable[..., Any]:
-    """The same function with globals that hold only `allowed` and what its own cell defines.
-
-    Functions of the same cell are rebuilt too, so a helper cannot lean on the notebook either. A callable
-    that is not a plain function is returned as it is.
-    """
-    written = _written(function)
-    if not isinstance(function, types.FunctionType) or not isinstance(written, types.FunctionType):
-        return function
-    notebook = written.__globals__
-    own = {name: notebook[name] for name in _names_of_cell(written) if name in notebook}
-    scope = {"__builtins__": builtins, "__name__": "answer", **allowed, **own}
-    for name, each in _functions_of_cell(function).items():
-        scope[name] = _rebuild(each, notebook, scope)
-    return scope[written.__name__]
-
-
-def imports_of(filename: str, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that a cell's own import statements bind, with their values; all modules if it has no source."""
-    symbols = _symbols(filename)
-    if symbols is None:
-        return {name: value for name, value in scope.items() if isinstance(value, types.ModuleType)}
-    names = (each.get_name() for each in symbols if each.is_imported())
-    return {name: scope[name] for name in names if name in scope}
-
-
-def borrowed(function: Callable[..., Any], names: Collection[str]) -> set[str]:
-    """Which of these names an answer, or a helper in its cell, takes from elsewhere: an import or an attribute."""
-    own = _functions_of_cell(function)
-    found, written = set(), map(_written, own.values())
-    codes = [each.__code__ for each in written if isinstance(each, types.FunctionType)]
-    while codes:
-        code = codes.pop()
-        steps = [step for step in dis.get_instructions(code) if step.opcode in dis.hasname]
-        found |= {step.argval for step in steps if step.opname != "LOAD_GLOBAL" or step.argval not in own}
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return found & set(names)
-
-
 def _call(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     result = function(*arguments)
     if isinstance(result, types.CoroutineType):
@@ -190,54 +148,6 @@ def _settings_kept(written: "_Written") -> Iterator[None]:
             torch.set_default_dtype(dtype), torch.set_grad_enabled(grad)
 
 
-def _written(function: Any) -> Any:
-    """What the learner wrote, inside partials and decorators."""
-    if isinstance(function, functools.partial):
-        return _written(function.func)
-    decorated = isinstance(function, types.FunctionType | functools._lru_cache_wrapper)
-    return _written(vars(function)["__wrapped__"]) if decorated and "__wrapped__" in vars(function) else function
-
-
-def _rebuild(function: types.FunctionType, notebook: dict[str, Any], scope: dict[str, Any]) -> types.FunctionType:
-    closure, wrapped = function.__closure__, function.__dict__.get("__wrapped__")
-    if closure and isinstance(wrapped, types.FunctionType):
-        inside = types.CellType(_rebuild(wrapped, notebook, scope))
-        closure = tuple(inside if cell.cell_contents is wrapped else cell for cell in closure)
-    scope = scope if function.__globals__ is notebook else function.__globals__
-    rebuilt = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
-    rebuilt.__kwdefaults__ = function.__kwdefaults__
-    rebuilt.__dict__.update(function.__dict__)
-    return rebuilt
-
-
-def _functions_of_cell(function: Callable[..., Any]) -> dict[str, types.FunctionType]:
-    """The functions of an answer's own cell by name, and the answer itself, whatever its name means by now."""
-    written = _written(function)
-    if not isinstance(written, types.FunctionType):
-        return {}
-    file, notebook = _file_of(written), written.__globals__
-    named = ((name, notebook.get(name)) for name in _names_of_cell(written))
-    own = {name: each for name, each in named if type(each) is types.FunctionType and _file_of(each) == file}
-    return own | {written.__name__: function if isinstance(function, types.FunctionType) else written}
-
-
-def _names_of_cell(function: types.FunctionType) -> set[str]:
-    """The names that an answer's own cell binds; all of the notebook's if that cannot be told."""
-    symbols = _symbols(function.__code__.co_filename)
-    if symbols is None:
-        return set(function.__globals__)
-    return {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
-
-
-def _symbols(filename: str) -> list[symtable.Symbol] | None:
-    """What a cell's top level names; None if that cannot be told: no source, magics, a star import."""
-    source = "".join(linecache.getlines(filename))
-    with contextlib.suppress(SyntaxError):
-        if source and "import *" not in source:
-            return symtable.symtable(source, filename, "exec").get_symbols()
-    return None
-
-
 def _blame(function: Callable[..., Any], error: BaseException) -> str:
     """The learner's own line at which an exception arose, and the exception in one line."""
     if isinstance(error, KeyboardInterrupt | TooLong):
@@ -246,20 +156,12 @@ def _blame(function: Callable[..., Any], error: BaseException) -> str:
     with contextlib.suppress(BaseException):  # an exception of the learner's own may be unable to say what it is
         text = str(error).strip().split("\n")[0][:300]
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    file = _file_of(function)
+    file = file_of(function)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if file and frame.filename == file]
     if not frames:
         return f"It raised {what}"
     source = f", `{frames[-1].line[:200]}`," if frames[-1].line else ""
     return f"At line {frames[-1].lineno} of your cell{source} it raised {what}"
-
-
-def _file_of(function: Any) -> str:
-    """Where a learner's function, or the class of a callable object, was written; "" if in C."""
-    written = _written(function)
-    kind = written if isinstance(written, type) else type(written)
-    methods = [written, getattr(written, "__func__", None), *vars(kind).values()]
-    return next((each.__code__.co_filename for each in methods if isinstance(each, types.FunctionType)), "")
 
 
 def _copy(value: Any) -> Any:
@@ -273,7 +175,7 @@ def _copy(value: Any) -> Any:
 
 
 def _edited(function: Callable[..., Any], before: Sequence[Any], after: Sequence[Any]) -> str:
-    names = getattr(getattr(_written(function), "__code__", None), "co_varnames", ())
+    names = getattr(getattr(unwrapped(function), "__code__", None), "co_varnames", ())
     for position, (old, new) in enumerate(zip(before, after, strict=True)):
         if not _same(old, new):
             name = f"`{names[position]}`" if position < len(names) else f"number {position + 1}"

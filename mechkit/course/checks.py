@@ -5,16 +5,17 @@ in which a person would look: attempted, type, shape, property, values. A wrong 
 with what each known mistake gives on the same cases; if it agrees with one everywhere, that is the diagnosis.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
-from mechkit.course.answer import SECONDS, Outcome, borrowed, isolate, run_answer
-from mechkit.course.compare import Difference, as_tensor, compare
+from mechkit.course.answer import SECONDS, Outcome, run_answer
+from mechkit.course.compare import Difference, alike, as_tensor, compare
 from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny
+from mechkit.course.scope import borrowed, isolate
 from mechkit.network.tiny import tiny_model
 
 Status = Literal["passed", "failed", "not attempted"]
@@ -29,6 +30,7 @@ class Verdict:
         message: The sentences to read.
         mistake: The name of the known mistake that was met, or "".
         results: What the answer returned, case by case, up to where it stopped.
+        usable: A passed answer for later cells: with what it was given here, its results in the reference's form.
     """
 
     status: Status
@@ -36,6 +38,7 @@ class Verdict:
     message: str = ""
     mistake: str = ""
     results: tuple = ()
+    usable: Callable[..., Any] | None = None
 
     @property
     def passed(self) -> bool:
@@ -76,7 +79,8 @@ def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0
         return Verdict("not attempted")
     if outcomes[-1].trouble:
         return Verdict("failed", "running", _explain(outcomes[-1].trouble, around))
-    return _judge(exercise, cases, outcomes)
+    verdict = _judge(exercise, cases, outcomes)
+    return replace(verdict, usable=_usable(exercise, isolated, cases[0])) if verdict.passed else verdict
 
 
 def diagnose(exercise: Exercise, cases: Sequence[tuple], results: Sequence[Any]) -> Mistake | None:
@@ -103,6 +107,11 @@ def _judge(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcom
         message = mistake.sentence if mistake else _sentence(exercise, difference, outcome)
         return Verdict("failed", difference.stage, message, mistake.name if mistake else "", results)
     return Verdict("passed", message=exercise.discussion, results=results)
+
+
+def _usable(exercise: Exercise, function: Callable[..., Any], case: tuple) -> Callable[..., Any]:
+    expected = exercise.reference(*case)
+    return functools.wraps(function)(lambda *args, **kwargs: alike(function(*args, **kwargs), expected))
 
 
 def _difference(exercise: Exercise, case: tuple, result: Any) -> Difference | None:
@@ -164,7 +173,7 @@ def _stand_in(argument: Any, model: Any) -> Any:
     return _tiny(argument) if isinstance(argument, Tiny) else argument
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def _tiny(wanted: Tiny) -> Any:
     return tiny_model(wanted.family, seed=wanted.seed, d_model=wanted.d_model)
 

@@ -58,6 +58,23 @@ def _by_kind(result: Any, expected: Any, tolerance: float) -> Difference | None:
     return _compare_sequences(result, expected, tolerance)
 
 
+def alike(result: Any, expected: Any) -> Any:
+    """A right result in the form of the expected one: a list where a tensor is wanted becomes that tensor.
+
+    Sizes may differ; what cannot be put into that form is returned as it is.
+    """
+    numbers_in_it = as_tensor(result)
+    if isinstance(expected, Tensor) and numbers_in_it is not None:
+        return numbers_in_it.to(expected.dtype)
+    if isinstance(expected, numbers.Number) and numbers_in_it is not None and numbers_in_it.numel() == 1:
+        return type(expected)(numbers_in_it.item())
+    if isinstance(expected, Mapping) and isinstance(result, Mapping):
+        return {key: alike(value, expected[key]) if key in expected else value for key, value in result.items()}
+    if isinstance(expected, list | tuple) and expected and isinstance(result, list | tuple | Tensor | np.ndarray):
+        return type(expected)(alike(part, expected[min(i, len(expected) - 1)]) for i, part in enumerate(result))
+    return result
+
+
 def describe(value: Any) -> str:
     """A value's type and size in a learner's words."""
     if isinstance(value, Tensor):

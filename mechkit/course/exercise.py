@@ -5,8 +5,10 @@ solution notebook) and the wrong answers that learners are known to give, so tha
 only "wrong" but which mistake it met.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, Literal
 
 Kind = Literal["code", "finding"]
@@ -108,9 +110,26 @@ class Exercise:
     def ours(self) -> Callable[..., Any]:
         return self.library or self.reference
 
+    def worked_solution(self) -> str:
+        """The reference's source, with that of the private helpers it calls below it."""
+        found, waiting = [], [inspect.unwrap(self.reference)]
+        while waiting:
+            function = waiting.pop(0)
+            found.append(function)
+            names = (name for name in _names(function.__code__) if name.startswith("_"))
+            helpers = (inspect.unwrap(function.__globals__[name]) for name in names if name in function.__globals__)
+            waiting += [each for each in helpers if inspect.isfunction(each) and each not in (*found, *waiting)]
+        return "\n\n".join(inspect.getsource(function).rstrip() for function in found)
+
     def worth(self, wrong_tries: int) -> float:
         """Points for passing after some wrong tries."""
         return self.points / 2**wrong_tries if self.choice else self.points
+
+
+def _names(code: CodeType) -> list[str]:
+    """The global names and attributes that a function's code, and code inside it, refers to."""
+    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
+    return [*code.co_names, *inner]
 
 
 @dataclass(frozen=True)

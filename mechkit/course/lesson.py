@@ -4,22 +4,20 @@
 """
 
 import contextlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from numbers import Number
-from types import CodeType
 from typing import Any
 
 from mechkit.course import cards
-from mechkit.course.answer import imports_of
 from mechkit.course.cards import Card
 from mechkit.course.checks import Surroundings, Verdict, check
 from mechkit.course.exercise import MODEL, Chapter, Exercise, Option
 from mechkit.course.exercises import find_chapter
 from mechkit.course.progress import Progress
+from mechkit.course.scope import imports_of
 from mechkit.network.loading import load_model
 from mechkit.network.model import LanguageModel
 from mechkit.show import style
@@ -73,8 +71,8 @@ class Lesson:
         with cards.nothing_on_stderr() if _is_graded() else contextlib.nullcontext():
             verdict = self._judge(exercise, function)
         entry = self._record(exercise, verdict)
-        if verdict.passed:
-            self._passed[exercise.name] = function
+        if verdict.usable:
+            self._passed[exercise.name] = verdict.usable
         self._show(self._card(exercise, verdict, entry))
         if _is_graded():
             return float(entry.get("points", 0.0)) if verdict.passed else 0.0
@@ -105,9 +103,8 @@ class Lesson:
             wanted = f'{left} more of lesson.hint("{exercise.name}")' if left > 0 else "one real attempt, checked"
             return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First comes {wanted}.",)))
         self._update(exercise, seen=True)
-        source = _source(exercise.reference)
         title = f"{self._label(exercise)} · a worked solution, slow and plain"
-        return self._show(Card("quiet", title, code=source))
+        return self._show(Card("quiet", title, code=exercise.worked_solution()))
 
     def predict(self, name: str, **guess: Any) -> None:
         """Record a guess before the result is seen; `...` means not guessed yet."""
@@ -246,27 +243,11 @@ def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
     entry["status"] = verdict.status
     if verdict.passed:
         entry["points"] = exercise.worth(entry.get("tries", 0))
-    elif verdict.status == "failed":
+    elif verdict.status == "failed" and not (exercise.choice and verdict.stage in ("running", "type", "shape")):
+        # a slip in the code of a choice is not a wrong choice
         entry["tries"] = entry.get("tries", 0) + 1
     if verdict.mistake:
         entry.setdefault("mistakes", []).append(verdict.mistake)
-
-
-def _source(reference: Callable[..., Any]) -> str:
-    """A function's source, with that of the private helpers it calls below it."""
-    found, waiting = [], [inspect.unwrap(reference)]
-    while waiting:
-        function = waiting.pop(0)
-        found.append(function)
-        names = (name for name in _names(function.__code__) if name.startswith("_"))
-        helpers = (inspect.unwrap(function.__globals__[name]) for name in names if name in function.__globals__)
-        waiting += [each for each in helpers if inspect.isfunction(each) and each not in (*found, *waiting)]
-    return "\n\n".join(inspect.getsource(function).rstrip() for function in found)
-
-
-def _names(code: CodeType) -> list[str]:
-    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
-    return [*code.co_names, *inner]
 
 
 def _is_graded() -> bool:

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mechkit.course import answer
 from mechkit.course.checks import Surroundings, check, diagnose
 from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny
+from mechkit.course.scope import imports_of
 
 
 def spread(x, base):
@@ -69,7 +69,7 @@ RIGHT = "(base + (x - x.mean()) ** 2)"
 def judge(notebook, source, exercise=SPREAD, name="spread", **around):
     setup = notebook.run("import torch\nimport numpy as np")
     notebook.run(source)
-    around = {"imports": answer.imports_of(setup, notebook), "answers": {}, "notebook": notebook} | around
+    around = {"imports": imports_of(setup, notebook), "answers": {}, "notebook": notebook} | around
     return check(exercise, notebook[name], Surroundings(**around))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechkit.course.compare import as_tensor, compare, describe
+from mechkit.course.compare import alike, as_tensor, compare, describe
 
 BAR = 1e-4
 SQUARE = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -289,3 +289,26 @@ def test_as_tensor_makes_a_copy():
 
 def test_a_large_dict_is_described_shortly():
     assert describe(dict.fromkeys(range(1000))).endswith("6, 7 …")
+
+
+@pytest.mark.parametrize(
+    ("result", "expected", "wanted"),
+    [
+        ([[1, 2]], torch.zeros(3), torch.tensor([[1.0, 2.0]])),
+        (np.array([1.5]), torch.zeros(1, dtype=torch.float64), torch.tensor([1.5], dtype=torch.float64)),
+        (torch.tensor([True]), torch.tensor([False]), torch.tensor([True])),
+        (torch.tensor(2), 1, 2),
+        (np.float32(0.5), 1.0, 0.5),
+        (torch.tensor([3, 4]), (0, 0), (3, 4)),
+        (np.array([[3, 4], [5, 6]]), [(0, 0)], [(3, 4), (5, 6)]),
+        ({"a": [1.0], "note": "kept"}, {"a": torch.zeros(1)}, {"a": torch.tensor([1.0]), "note": "kept"}),
+        ("word", "other", "word"),
+        ("word", 1.0, "word"),
+    ],
+)
+def test_a_result_is_put_into_the_form_of_another(result, expected, wanted):
+    ours = alike(result, expected)
+    assert type(ours) is type(wanted)
+    assert compare(ours, wanted, 0.0) is None
+    if isinstance(wanted, torch.Tensor):
+        assert ours.dtype == wanted.dtype

@@ -237,6 +237,12 @@ def test_each_wrong_try_of_a_choice_halves_its_points(answer):
     assert entry("pick")["points"] == 1.0
 
 
+def test_a_slip_in_the_code_of_a_choice_costs_nothing(answer):
+    answer("def pick(x): return 1 / 0", "pick")
+    answer("def pick(x): return 'words'", "pick")
+    assert "passed, 4 points\n" in answer(RIGHT.replace("twice", "pick"), "pick")
+
+
 def test_two_lessons_share_one_record(lesson, notebook, answer, told):
     other = Lesson(CHAPTER, notebook)
     told(other.hint, "twice")
@@ -285,7 +291,7 @@ def test_a_solution_is_shown_after_all_hints_and_one_real_attempt(lesson, answer
 
 
 @pytest.mark.parametrize("name", ["again", "99_again"])
-def test_use_hands_out_ours_until_theirs_has_passed(lesson, notebook, answer, capsys, name):
+def test_use_hands_out_ours_until_theirs_has_passed(lesson, answer, capsys, name):
     assert lesson.use(name)([1]) == "ours"
     assert capsys.readouterr().out == "Using again: ours, until yours passes.\n"
     answer("def again(x): return x", "again")
@@ -293,9 +299,17 @@ def test_use_hands_out_ours_until_theirs_has_passed(lesson, notebook, answer, ca
     answer("def again(x): return twice(x)", "again")
     mine = lesson.use(name)
     assert capsys.readouterr().out.endswith("Using again: your own.\n")
-    assert mine is notebook["again"]
+    assert mine([1]) == [2]  # with our `twice`, which its check gave it
     answer("def again(x): return x", "again")
     assert lesson.use(name) is mine
+
+
+@pytest.mark.parametrize(
+    "form", ["[v + v for v in x]", "tuple(v + v for v in x)", "np.array(x) * 2", "2 * torch.tensor(x)"]
+)
+def test_what_use_hands_out_gives_results_in_our_form(lesson, answer, form):
+    answer(f"import numpy as np, torch\ndef twice(x): return {form}")
+    assert lesson.use("twice")([1, 2, 3, 4]) == [2, 4, 6, 8]
 
 
 def test_an_answer_is_given_the_learners_own_earlier_answer_once_it_has_passed(lesson, answer, notebook):
