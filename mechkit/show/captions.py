@@ -42,8 +42,8 @@ def visible(token: object) -> str:
 
 
 def number(value: SupportsFloat) -> str:
-    """Two significant digits, or the whole number where there are more: 0.034, 1.2, 57, 24013."""
-    value = float(value)
+    """Two significant digits: 0.034, 1.2, 57, 24000."""
+    value = float(f"{float(value):.1e}")
     if not math.isfinite(value) or value == 0:
         return "0" if value == 0 else str(value)
     if abs(value) < 1e-3:

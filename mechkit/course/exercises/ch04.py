@@ -13,6 +13,7 @@ from torch import Tensor
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Option, Property, Tiny
 from mechkit.data.corpus import load_corpus
 from mechkit.data.prompts import HIDDEN_FACTS, VISIBLE_FACTS, contrast
+from mechkit.methods import lens, metrics
 from mechkit.methods.affine import affine_lens
 from mechkit.methods.attribution import logit_direction
 from mechkit.network.cache import run
@@ -62,6 +63,7 @@ RANK_OF = Exercise(
     points=1,
     minutes=5,
     reference=rank_of,
+    library=lambda logits, token: int(metrics.rank_of(logits, token)),
     cases=lambda seed: [
         (torch.randn(50, generator=_generator(seed)), 7),
         (torch.randn(200, generator=_generator(seed + 1)), 150),
@@ -117,6 +119,7 @@ LOGIT_LENS = Exercise(
     points=1,
     minutes=5,
     reference=logit_lens,
+    library=lens.logit_lens,
     cases=lambda seed: [_streams(seed, Tiny(seed)), _streams(seed, Tiny(seed, "gpt2"))],
     mistakes=(
         Mistake(
@@ -177,6 +180,7 @@ KL_BY_LAYER = Exercise(
     points=2,
     minutes=10,
     reference=kl_by_layer,
+    library=lambda lens, final: metrics.kl_divergence(final, lens).mean(-1),
     cases=lambda seed: [
         (
             2 * torch.randn(4, 5, 30, generator=_generator(seed)),
