@@ -23,7 +23,7 @@ MARKS = {"right": "✓", "wrong": "✗", "quiet": "○"}
 
 @dataclass(frozen=True)
 class Card:
-    """A title line and paragraphs; words between backticks are set as code.
+    """A title line and paragraphs; words between backticks are set as code, between asterisks stressed.
 
     Args:
         tone: What the mark in front of the title says: right, wrong, or neither.
@@ -79,7 +79,9 @@ def nothing_on_stderr() -> Iterator[None]:
 
 
 def _inline(text: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(_printable(text)))
+    """Words between backticks as code, others between asterisks stressed; `a * b * c` stays what it is."""
+    marked = re.compile(r"`(?P<code>[^`]+)`|(?<![\w*])\*(?P<em>[^\s*`](?:[^*`]*[^\s*`])?)\*(?![\w*])")
+    return marked.sub(lambda m: f"<{m.lastgroup}>{m[m.lastgroup]}</{m.lastgroup}>", html.escape(_printable(text)))
 
 
 def _printable(text: str) -> str:

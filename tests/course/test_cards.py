@@ -50,6 +50,19 @@ def test_html_says_what_plain_text_says():
     assert page.open == []
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("about *how far* it is", "about <em>how far</em> it is"),
+        ("*Which* one?", "<em>Which</em> one?"),
+        ("`a * b` and `*args`", "<code>a * b</code> and <code>*args</code>"),
+        ("2 * 3 * 4, x*y*z", "2 * 3 * 4, x*y*z"),
+    ],
+)
+def test_words_between_asterisks_are_stressed_and_products_left_alone(text, shown):
+    assert shown in html(Card("quiet", "title", (text,)))
+
+
 def test_words_between_backticks_are_code():
     assert "<code>key - 1</code>" in html(CARD)
 
