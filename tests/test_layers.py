@@ -15,6 +15,7 @@ ROOMS = {
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring bench doctor",
+    "grading": "inside submission < sandbox < judge < grade",
     "cli": "",
 }
 

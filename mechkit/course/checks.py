@@ -73,13 +73,13 @@ def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0
     if taught:
         return Verdict("failed", "running", f"It calls `{taught[0]}`: this is what you are asked to write.")
     isolated = isolate(function, {**around.imports, **_used(exercise, around)})
-    cases = [_fill(case, around.model) for case in exercise.cases(seed)]
+    cases = [fill(case, around.model) for case in exercise.cases(seed)]
     outcomes = _run_all(isolated, cases, around.seconds)
     if not outcomes[-1].attempted:
         return Verdict("not attempted")
     if outcomes[-1].trouble:
         return Verdict("failed", "running", _explain(outcomes[-1].trouble, around))
-    verdict = _judge(exercise, cases, outcomes)
+    verdict = judge_outcomes(exercise, cases, outcomes)
     return replace(verdict, usable=_usable(exercise, isolated, cases[0])) if verdict.passed else verdict
 
 
@@ -97,7 +97,8 @@ def _agrees(mistake: Mistake, case: tuple, result: Any, tolerance: float) -> boo
     return not theirs.trouble and theirs.result is not None and compare(result, theirs.result, tolerance) is None
 
 
-def _judge(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcome]) -> Verdict:
+def judge_outcomes(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcome]) -> Verdict:
+    """The verdict on what came of running an answer on some cases, none of which met trouble."""
     results = tuple(outcome.result for outcome in outcomes)
     for case, outcome in zip(cases, outcomes, strict=True):
         difference = _difference(exercise, case, outcome.result)
@@ -163,7 +164,8 @@ def _used(exercise: Exercise, around: Surroundings) -> dict[str, Callable[..., A
     return {name: around.answers[name] for name in exercise.uses}
 
 
-def _fill(case: tuple, model: Any) -> tuple:
+def fill(case: tuple, model: Any) -> tuple:
+    """A case with real models for those that stand in: this one for `MODEL`, tiny ones for the rest."""
     return tuple(_stand_in(argument, model) for argument in case)
 
 

@@ -150,6 +150,16 @@ def affine_lens(lm: LanguageModel, texts: Sequence[str]) -> AffineLens:
     return kept[name]
 
 
+def keep_affine_lens(lm: LanguageModel, texts: Sequence[str], lens: AffineLens) -> None:
+    """Let `affine_lens` give this lens for these texts: one fitted on a model with the same streams."""
+    _KEPT.setdefault(lm.hf, {})[_fingerprint(lm, texts)] = lens
+
+
+def save_affine_lens(lens: AffineLens, path: Path) -> None:
+    """Write a lens to a file; `AffineLens(**load_file(path))` reads it."""
+    save_file({"weight": lens.weight, "bias": lens.bias}, path)
+
+
 def tune_layer(
     lm: LanguageModel, lens: AffineLens, layer: int, texts: Sequence[str], *, steps: int = 40, seed: int = 0
 ) -> AffineLens:
@@ -232,6 +242,6 @@ def _load_or_fit(lm: LanguageModel, texts: Sequence[str], path: Path) -> AffineL
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:
-            save_file({"weight": lens.weight, "bias": lens.bias}, Path(folder) / "lens")
+            save_affine_lens(lens, Path(folder) / "lens")
             (Path(folder) / "lens").replace(path)
     return lens

@@ -1,0 +1,1 @@
+"""Grading: what is this submission worth?"""

@@ -1,0 +1,285 @@
+"""What is this submission worth? From one file to one record, whatever the file holds.
+
+Nothing that a learner did raises here, and one bad answer never touches another: each has a process, a verdict
+and a row of its own, and what cannot be judged is worth nothing.
+"""
+
+import hashlib
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mechkit.course.answer import Outcome
+from mechkit.course.checks import Verdict
+from mechkit.course.exercise import Exercise
+from mechkit.course.regions import cut
+from mechkit.grading.inside.wire import WireError
+from mechkit.grading.judge import Answered, Judge, Models, needs_model
+from mechkit.grading.sandbox import NAMESPACES, IsolationError, Lent, Limits, Sandbox
+from mechkit.grading.submission import Cell, Found, SubmissionError, find_answers, read_cells, read_template
+
+MESSAGES = 2000  # that one answer may send
+SHOWN = 500
+
+
+def grade_one(submission: Path, template: Path, limits: Limits | None = None, *, seed: int = 1) -> dict[str, Any]:
+    """The record of one submission, ready for JSON; for many, share a `Grader`.
+
+    Args:
+        submission: The learner's notebook.
+        template: Our notebook of the chapter, released or solved.
+        seed: From which hidden cases and the twin of the model are drawn.
+    Raises: ValueError if the template is not ours; never for the submission.
+    """
+    with Grader(template, limits or Limits(), seed=seed) as grader:
+        return grader.grade(submission)
+
+
+class Grader:
+    """Grades submissions to one chapter, one at a time; close it after use.
+
+    Args:
+        template: Our notebook of the chapter, released or solved.
+        limits: What one answer may take.
+        seed: From which hidden cases and the twin of the model are drawn.
+        hidden: Folders that no answer may see.
+        strongest: Take no stronger isolation than this.
+        required: Refuse to grade at a lower level than the best.
+        judge: Share another grader's, so that expected values are computed once.
+    Raises: ValueError if the template is not ours, IsolationError if the required isolation is not to be had.
+    """
+
+    def __init__(
+        self,
+        template: Path,
+        limits: Limits,
+        *,
+        seed: int = 1,
+        hidden: Sequence[Path] = (),
+        strongest: str = NAMESPACES,
+        required: bool = False,
+        judge: Judge | None = None,
+    ):
+        self.template, self.limits, self.seed = read_template(template), limits, seed
+        self.judge = judge or Judge(_draw(seed, "cases"), Models(seed=_draw(seed, "twin")))
+        self._files = tempfile.TemporaryDirectory(prefix="mechkit-grader-", ignore_cleanup_errors=True)
+        self._box = Sandbox(self._lent(), limits, hidden=hidden, strongest=strongest)
+        if required and self.level != NAMESPACES:
+            self.close()
+            raise IsolationError(
+                f"wanted the isolation {NAMESPACES!r}; this system gives {self.level!r}: allow user namespaces, or "
+                "leave out --require-isolation"
+            )
+
+    @property
+    def level(self) -> str:
+        """The isolation that answers run in."""
+        return self._box.level
+
+    def grade(self, path: Path) -> dict[str, Any]:
+        """The record of one notebook."""
+        started = time.monotonic()
+        rows, problem, digest = [], "", ""
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.stat().st_size < 2**30 else ""
+            rows = self._rows(read_cells(path))
+        except SubmissionError as error:
+            problem = f"The notebook {error}."
+        except OSError as error:
+            problem = f"The notebook cannot be read ({error.strerror})."
+        if problem:
+            rows = [_row(exercise, Verdict("not attempted"), "") for exercise in self.template.exercises]
+        return self._record(rows, problem) | {"sha256": digest, "seconds": round(time.monotonic() - started, 2)}
+
+    def close(self) -> None:
+        self._box.close()
+        self._files.cleanup()
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record(self, rows: list[dict], problem: str) -> dict[str, Any]:
+        return {
+            "status": "unreadable" if problem else "graded",
+            "problem": problem,
+            "chapter": self.template.chapter.number,
+            "title": self.template.chapter.title,
+            "points": sum(row["points"] for row in rows),
+            "max_points": sum(row["max_points"] for row in rows),
+            "exercises": rows,
+            "seed": self.seed,
+            "isolation": self.level,
+            "limits": asdict(self.limits),
+        }
+
+    def _rows(self, cells: Sequence[Cell]) -> list[dict]:
+        rows, passed = [], {}
+        found = find_answers(cells, self.template)
+        for exercise in self.template.exercises:
+            mine = found[exercise.id]
+            try:
+                verdict = self._verdict(exercise, mine, passed, cells)
+            except (WireError, OSError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+                verdict = Verdict("failed", "grading", f"It could not be judged ({type(error).__name__}).")
+            if verdict.passed:
+                passed[exercise.name] = mine.source
+            rows.append(_row(exercise, verdict, mine.warning))
+        return rows
+
+    def _verdict(self, exercise: Exercise, found: Found, passed: dict[str, str], cells: Sequence[Cell]) -> Verdict:
+        if not found.source.strip() or _squeezed(found.source) == _squeezed(self._stub(exercise)):
+            return Verdict("not attempted")
+        answered = self._ask(exercise, self._task(exercise, found.source, passed))
+        verdict = self.judge.judge(exercise, answered)
+        return Verdict(verdict.status, verdict.stage, _explained(verdict.message, found, cells), verdict.mistake)
+
+    def _stub(self, exercise: Exercise) -> str:
+        return cut(next(cell.source for cell in self.template.cells if cell.grade_id == exercise.id))
+
+    def _task(self, exercise: Exercise, source: str, passed: dict[str, str]) -> dict[str, Any]:
+        known = {each.name: each for each in self.template.chapter.exercises}
+        needed = _needed(exercise, known, passed)
+        earlier = [
+            {"name": name, "source": passed[name], "uses": list(known[name].uses), "form": self.judge.form(known[name])}
+            for name in known
+            if name in needed and name in passed
+        ]
+        return {
+            "name": exercise.name,
+            "source": source,
+            "imports": self.template.imports,
+            "earlier": earlier,
+            "ours": [name for name in needed if name not in passed],
+            "uses": list(exercise.uses),
+            "teaches": list(exercise.teaches),
+            "cases": self.judge.cases(exercise),
+            "seconds": self.limits.seconds,
+        }
+
+    def _ask(self, exercise: Exercise, task: dict[str, Any]) -> Answered:
+        """What came of running an answer in the sandbox."""
+        heard = _Heard(exercise)
+        with self._box.run() as run:
+            try:
+                run.channel.send(task)
+                for _ in range(MESSAGES):
+                    message = run.channel.receive()
+                    if message["kind"] == "call":
+                        run.channel.send(self._reply(exercise, message))
+                    elif heard.take(message):
+                        break
+            except WireError as error:
+                heard.trouble = heard.trouble or f"What it returns cannot be read: {error}."
+            except (EOFError, OSError):
+                pass
+            except (KeyError, TypeError, AttributeError):  # a message of its own making
+                heard.trouble = heard.trouble or "What it returns cannot be read."
+        return heard.answered(run.ending)
+
+    def _reply(self, exercise: Exercise, message: dict[str, Any]) -> dict[str, Any]:
+        """An earlier answer of ours, called; only those that this exercise, or one it uses, may call."""
+        known = {each.name: each for each in self.template.chapter.exercises}
+        name = str(message["name"])
+        if name not in _needed(exercise, known, known):
+            return {"result": None, "trouble": "no such earlier answer"}
+        return self.judge.call(known[name], list(message["args"]), dict(message["kwargs"]))
+
+    def _lent(self) -> Lent:
+        if not any(needs_model(exercise) for exercise in self.template.exercises):
+            return Lent()
+        models, lens = self.judge.models, None
+        if any("affine_lens" in cell.source for cell in self.template.cells):
+            lens = str(Path(self._files.name) / "lens.safetensors")
+            models.fit_lens(Path(lens))
+        return Lent(models.path, models.seed, lens)
+
+
+class _Heard:
+    """What an answer's process has said so far; each part is only taken as text, yes or no, or a value."""
+
+    def __init__(self, exercise: Exercise):
+        self._exercise = exercise
+        self._outcomes: list[Outcome] = []
+        self._borrowed: set[str] = set()
+        self._complete = False
+        self.trouble = ""
+
+    def take(self, message: dict[str, Any]) -> bool:
+        """Note a message; True if it was the last one."""
+        kind = message["kind"]
+        if kind == "borrowed":
+            self._borrowed |= set(map(_text, message["names"])) & set(self._exercise.teaches)
+        elif kind == "outcome":
+            said = _text(message["trouble"]), message["attempted"] is not False, _text(message["printed"])
+            self._outcomes.append(Outcome(message["result"], *said))
+        elif kind == "uncallable":
+            wanted = f"Wanted the function `{self._exercise.name}`"
+            self.trouble = f"{wanted}; came an object of type {_text(message['type'])}."
+        elif kind == "trouble":
+            self.trouble = _text(message["message"])
+        elif kind == "done":
+            self._complete = True
+        return kind in ("uncallable", "trouble", "done")
+
+    def answered(self, ending: str) -> Answered:
+        trouble = self.trouble or ("" if self._complete else ending)
+        return Answered(self._outcomes, trouble, sorted(self._borrowed), self._complete)
+
+
+def _needed(exercise: Exercise, known: dict[str, Exercise], passed: dict) -> list[str]:
+    """The earlier answers that an answer may call, and those that a passed one of them may call in its turn."""
+    found, waiting = [], list(exercise.uses)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting += known[name].uses if name in passed else ()
+    return found
+
+
+def _row(exercise: Exercise, verdict: Verdict, warning: str) -> dict[str, Any]:
+    return {
+        "id": exercise.id,
+        "name": exercise.name,
+        "status": verdict.status,
+        "points": float(exercise.worth(0)) if verdict.passed else 0.0,
+        "max_points": float(exercise.points),
+        "stage": verdict.stage,
+        "message": verdict.message,
+        "mistake": verdict.mistake,
+        "warning": warning,
+    }
+
+
+def _explained(message: str, found: Found, cells: Sequence[Cell]) -> str:
+    """A missing name, said better if another cell of the notebook mentions it."""
+    missing = re.search(r"NameError: name '(\w+)' is not defined", message)
+    if not missing:
+        return message
+    others = [cell.source for cell in cells if cell.kind == "code" and cell.source not in found.source]
+    if not any(re.search(rf"\b{missing[1]}\b", source) for source in others):
+        return message
+    return (
+        f"It leans on the notebook's variable `{missing[1]}`, which a grader does not have. Take it as an argument, "
+        "or define it in the same cell."
+    )
+
+
+def _text(value: Any) -> str:
+    return str.__str__(value)[:SHOWN] if isinstance(value, str) else ""
+
+
+def _squeezed(source: str) -> str:
+    return " ".join(source.split())
+
+
+def _draw(seed: int, purpose: str) -> int:
+    """A number of its own for each purpose; never 0, which stands for the visible cases."""
+    return 1 + int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:3])
