@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--execute", action="store_true", help="run the solutions first and store their outputs")
     how.add_argument("--check", action="store_true", help="write nothing; say what differs")
 
+    one = _command(commands, grade, "grade notebooks (safely)", "mechkit grade submitted/ --out graded --jobs 2")
+    _grading(one)
+
     one = _command(commands, exercises, "list every exercise", "mechkit exercises --json")
     _json(one)
 
@@ -88,6 +91,23 @@ def _command(
     )
     made.set_defaults(command=run)
     return made
+
+
+def _grading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a notebook, a folder or a zip")
+    command.add_argument("--out", metavar="DIR", type=Path, default=Path("graded"), help="where the results go")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--chapter", metavar="NN", help="the chapter, if the notebooks do not say")
+    which.add_argument("--template", metavar="FILE", type=Path, help="a chapter's notebook of your own")
+    command.add_argument("--jobs", metavar="N", type=int, default=1, help="answers that run at a time")
+    command.add_argument("--seed", metavar="N", type=int, help="of the hidden cases (default: a random one, recorded)")
+    command.add_argument("--seconds", metavar="S", type=float, default=20.0, help="for one call of one answer")
+    command.add_argument("--resume", action="store_true", help="keep what an earlier run in DIR has finished")
+    command.add_argument("--require-isolation", action="store_true", help="refuse to grade without namespaces")
+    command.add_argument("--fill", metavar="CSV", type=Path, help="a Canvas or Moodle export, filled in as DIR/CSV")
+    command.add_argument("--column", metavar="NAME", help="the assignment's column in that export")
+    command.add_argument("--gradescope", metavar="FILE", type=Path, help="write one learner's results.json")
+    _json(command)
 
 
 def _json(command: argparse.ArgumentParser) -> None:
@@ -165,6 +185,20 @@ def _checkout() -> Path:
     here = Path.cwd()
     inside = (folder for folder in (here, *here.parents) if (folder / "solutions").is_dir())
     return next(inside, Path(__file__).parents[1])
+
+
+def grade(options: argparse.Namespace) -> int:
+    """Grade a class; 0 if everybody has a record, whatever it says, 1 if the grader failed on somebody."""
+    from mechkit.grading.session import grade_paths
+
+    records = grade_paths(options)
+    if options.json:
+        print(json.dumps({"out": str(options.out), "records": records}, indent=1))
+        return 1 if any(record["status"] == "error" for record in records) else 0
+    for record in records:
+        print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
+    print(f"{len(records)} graded; gradebook, feedback and summary are in {options.out}")
+    return 1 if any(record["status"] == "error" for record in records) else 0
 
 
 def exercises(options: argparse.Namespace) -> int:

@@ -83,17 +83,28 @@ class Grader:
     def grade(self, path: Path) -> dict[str, Any]:
         """The record of one notebook."""
         started = time.monotonic()
-        rows, problem, digest = [], "", ""
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.stat().st_size < 2**30 else ""
             rows = self._rows(read_cells(path))
         except SubmissionError as error:
-            problem = f"The notebook {error}."
-        except OSError as error:
-            problem = f"The notebook cannot be read ({error.strerror})."
-        if problem:
-            rows = [_row(exercise, Verdict("not attempted"), "") for exercise in self.template.exercises]
-        return self._record(rows, problem) | {"sha256": digest, "seconds": round(time.monotonic() - started, 2)}
+            record = self.nothing("unreadable", f"The notebook {error}.")
+        else:
+            record = self._record("graded", "", rows)
+        return record | {"sha256": self.digest(path), "seconds": round(time.monotonic() - started, 2)}
+
+    def nothing(self, status: str, problem: str = "") -> dict[str, Any]:
+        """The record of somebody from whom there is nothing to grade."""
+        rows = [_row(exercise, Verdict("not attempted"), "") for exercise in self.template.exercises]
+        return self._record(status, problem, rows) | {"sha256": "", "seconds": 0.0}
+
+    def digest(self, path: Path | None) -> str:
+        """What tells one submission from another; "" for what cannot be read."""
+        if path is None:
+            return ""
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return ""
 
     def close(self) -> None:
         self._box.close()
@@ -105,11 +116,12 @@ class Grader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _record(self, rows: list[dict], problem: str) -> dict[str, Any]:
+    def _record(self, status: str, problem: str, rows: list[dict]) -> dict[str, Any]:
         return {
-            "status": "unreadable" if problem else "graded",
+            "status": status,
             "problem": problem,
             "chapter": self.template.chapter.number,
+            "template": self.template.digest,
             "title": self.template.chapter.title,
             "points": sum(row["points"] for row in rows),
             "max_points": sum(row["max_points"] for row in rows),
@@ -195,7 +207,8 @@ class Grader:
         if not any(needs_model(exercise) for exercise in self.template.exercises):
             return Lent()
         models, lens = self.judge.models, None
-        if any("affine_lens" in cell.source for cell in self.template.cells):
+        hints = [hint for exercise in self.template.exercises for hint in exercise.hints]
+        if any("affine_lens" in text for text in [*hints, *(cell.source for cell in self.template.cells)]):
             lens = str(Path(self._files.name) / "lens.safetensors")
             models.fit_lens(Path(lens))
         return Lent(models.path, models.seed, lens)

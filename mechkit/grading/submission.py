@@ -4,7 +4,9 @@ An answer is looked for by its grade_id, then by its cell's id, then by the name
 else a notebook holds (checks, points, outputs, cells of others) is never read.
 """
 
+import ast
 import codecs
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -57,7 +59,14 @@ class Template:
     def imports(self) -> str:
         """The import lines of the setup cell: the first code cell."""
         setup = next((cell.source for cell in self.cells if cell.kind == "code"), "")
-        return "\n".join(line for line in setup.split("\n") if line.startswith(("import ", "from ")))
+        statements = ast.parse(setup).body
+        return "\n".join(ast.unparse(each) for each in statements if isinstance(each, ast.Import | ast.ImportFrom))
+
+    @property
+    def digest(self) -> str:
+        """What tells this version of the chapter from another."""
+        sources = "\0".join(cell.source for cell in self.cells)
+        return hashlib.sha256(sources.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def cell_id(self, exercise: Exercise) -> str:
         return next(cell.id for cell in self.cells if cell.grade_id == exercise.id)

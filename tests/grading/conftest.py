@@ -118,6 +118,18 @@ def text(made):
     return json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
+def graded_row(name="spread", **fields):
+    base = {"id": f"99_{name}", "name": name, "status": "failed", "points": 0.0, "max_points": 2.0}
+    return base | {"stage": "values", "message": "Wrong.", "mistake": "", "warning": ""} | fields
+
+
+def graded_record(learner="ann", **fields):
+    base = {"learner": learner, "status": "graded", "problem": "", "note": "", "chapter": "99", "title": "invented"}
+    rows = [graded_row(), graded_row("double", status="passed", points=2.0, message="Well done.")]
+    base |= {"points": 2.0, "max_points": 4.0, "exercises": rows, "seconds": 1.0, "seed": 1, "isolation": "namespaces"}
+    return base | fields
+
+
 @pytest.fixture(scope="session", autouse=True)
 def chapter():
     with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,67 @@
+"""One call of `mechkit grade`: everything that can be said beforehand is said before anything runs."""
+
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mechkit.course.workspace import chapters_folder
+from mechkit.grading.classroom import Wishes, grade_class
+from mechkit.grading.collect import HandedIn, chapter_of, collect
+from mechkit.grading.exports import Sheet, gradescope, read_sheet
+from mechkit.grading.records import write_json
+from mechkit.grading.sandbox import Limits
+from mechkit.grading.submission import read_template
+
+
+def grade_paths(options: Namespace) -> list[dict[str, Any]]:
+    """Grade what the command line names; a progress bar tells the time left.
+
+    Args:
+        options: As `mechkit grade` parses them.
+    Raises: ValueError, before anything runs, if the options do not fit together or with what is there.
+    """
+    if options.jobs < 1 or options.seconds <= 0:
+        raise ValueError("wanted at least one job and some seconds for it; give --jobs and --seconds above 0")
+    with tempfile.TemporaryDirectory(prefix="mechkit-unpacked-", ignore_cleanup_errors=True) as unpacked:
+        handed = collect(options.paths, Path(unpacked))
+        template = _template(options, handed)
+        learners = [each.learner for each in handed]
+        sheet = read_sheet(options.fill, learners, options.column) if options.fill else None
+        if options.gradescope and len(handed) != 1:
+            raise ValueError(f"wanted one submission for --gradescope; came {len(handed)}")
+        wishes = Wishes(
+            jobs=options.jobs,
+            seed=options.seed,
+            resume=options.resume,
+            required=options.require_isolation,
+            limits=Limits(seconds=options.seconds, whole=2 * options.seconds + 10),
+            hidden=(*options.paths, Path(unpacked)),
+        )
+        with tqdm(total=len(handed), desc="grading", unit="learner", disable=None) as bar:
+            records = grade_class(handed, template, options.out, wishes, told=lambda record: bar.update())
+    _export(options, records, sheet)
+    return records
+
+
+def _template(options: Namespace, handed: Sequence[HandedIn]) -> Path:
+    if options.template:
+        read_template(options.template)
+        return options.template
+    number = options.chapter or chapter_of(handed)
+    folder = chapters_folder()
+    found = sorted(folder.glob(f"{number}_*.ipynb"))
+    if not found:
+        known = ", ".join(path.stem for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")))
+        raise ValueError(f"wanted chapter {number!r} to grade by; there are {known}")
+    return found[0]
+
+
+def _export(options: Namespace, records: Sequence[dict[str, Any]], sheet: Sheet | None) -> None:
+    if sheet:
+        (options.out / options.fill.name).write_bytes(sheet.filled(records))
+    if options.gradescope:
+        write_json(options.gradescope, gradescope(records[0]))
