@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, grade, "grade notebooks (safely)", "mechkit grade submitted/ --out graded --jobs 2")
     _grading(one)
 
+    one = _command(commands, export, "lay out a course for nbgrader", "mechkit export nbgrader my-course 00 04")
+    one.add_argument("format", choices=["nbgrader"], help="what the course is for")
+    one.add_argument("folder", metavar="DIR", type=Path, help="where the course goes")
+    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; all if none is given')
+
     one = _command(commands, exercises, "list every exercise", "mechkit exercises --json")
     _json(one)
 
@@ -199,6 +204,14 @@ def grade(options: argparse.Namespace) -> int:
         print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
     print(f"{len(records)} graded; gradebook, feedback and summary are in {options.out}")
     return 1 if any(record["status"] == "error" for record in records) else 0
+
+
+def export(options: argparse.Namespace) -> int:
+    from mechkit.grading.handout import lay_out
+
+    for path in lay_out(options.folder, _checkout(), options.names):
+        print(path)
+    return 0
 
 
 def exercises(options: argparse.Namespace) -> int:

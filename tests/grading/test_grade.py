@@ -90,6 +90,9 @@ CELLS = [
     f"{HEAD}    import os; os.environ['HOME']; return {RIGHT}",
     f"{HEAD}    open('mine.txt', 'w').write('x'); return {RIGHT}",
     f"if True:\n    {HEAD}        return {RIGHT}",
+    f"{ANSWERS['spread']}\nprint([torch.var(each) for each in data])",
+    f"{HEAD}    import time; time.sleep(0.7); return {RIGHT}",
+    f"get_ipython().ast_transformers.append(1)\n{ANSWERS['spread']}",
 ]
 
 
@@ -143,6 +146,10 @@ HOSTILE = {
         "class E:\n    def __eq__(self, other): return True\n    __len__ = lambda self: 4\nreturn E()",
         "came an object of type E",
     ),
+    "malicious pickle": (
+        "class P:\n    def __reduce__(self): return exec, ('raise SystemExit',)\nreturn P()",
+        "came an object of type P",
+    ),
     "float that lies": (
         "class F(float):\n    def __sub__(self, o): return 0.0\n    __rsub__ = __sub__\n"
         "    def __eq__(self, o): return True\nreturn [F(0)] * len(x)",
@@ -191,7 +198,8 @@ HOSTILE = {
     "leans": (f"return {RIGHT} + elsewhere", "leans on the notebook's variable `elsewhere`"),
     "taught": ("return torch.var(x)", "It calls `var`"),
     "unicode": ("return 'Ω\\u202e'", "came a string"),
-    "not callable": ("pass\nspread = 3", ""),
+    "taught through a lambda": ("return (lambda y: y.var())(x)", "It calls `var`"),
+    "taught under another name": ("from torch import var as v\nreturn v(x)", "It calls `var`"),
 }
 
 
@@ -204,6 +212,28 @@ def test_a_bad_answer_scores_nothing_and_harms_nobody(grade, body, words):
     assert words in mine["message"]
     assert record["points"] == 6.0, "its neighbours have full marks"
     assert time.monotonic() - started < LIMITS.whole + 12
+
+
+BROKEN = {
+    "syntax": ("def spread(x, base)\n    return x", "is not Python: expected ':' in line 1"),
+    "null bytes": ("def spread(x, base):\n    return '\x00'", "is not Python"),
+    "too deep": ("def spread(x, base):\n    return " + "(" * 5000 + ")" * 5000, "is not Python"),
+    "a number": ("spread = 3", "Wanted the function `spread`; came an object of type int"),
+    "another name": ("def spread_(x, base):\n    return x", "its cell does not define it"),
+    "fails first": ("spread = 1 / 0", "ZeroDivisionError"),
+    "return outside": ("def spread(x, base): return x\nreturn 3", ""),
+    "loops at once": ("spread = [None for _ in iter(int, 1)]", "still running"),
+    "exits at once": ("import os\nspread = os._exit(0)", "ended the process"),
+}
+
+
+@pytest.mark.parametrize(("source", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_cell_scores_nothing_and_harms_nobody(grade, source, words):
+    record = grade(cells(spread=source))
+    mine = row(record, "spread")
+    assert (mine["status"], mine["points"]) == ("failed", 0.0), mine
+    assert words in mine["message"]
+    assert record["points"] == 6.0
 
 
 def test_a_mistake_is_named(grade):

@@ -153,13 +153,26 @@ def _static_names(tree: ast.Module) -> set[str]:
     for each in tree.body:
         if isinstance(each, ast.Assign) and not isinstance(each.value, NAMED):
             own |= {target.id for target in each.targets if isinstance(target, ast.Name)}
-    try:
-        module = compile(tree, "answer", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    except Exception as error:  # such as `return` outside a function
-        raise Trouble(f"Its cell is not Python: {error}.") from None
-    steps = [step for code in _codes_inside(module) for step in dis.get_instructions(code)]
+    steps = [step for code in map(_compiled, filter(_defines, tree.body)) for step in _steps(code)]
     taken = (step for step in steps if step.opcode in dis.hasname and step.opname.startswith(("LOAD", "IMPORT")))
     return {step.argval for step in taken if not _is_own(step, own)}
+
+
+def _defines(statement: ast.stmt) -> bool:
+    """Whether a statement holds a function: what others call at the top level is no part of an answer."""
+    return any(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for each in ast.walk(statement))
+
+
+def _compiled(statement: ast.stmt) -> types.CodeType:
+    try:
+        module = ast.Module([statement], [])
+        return compile(module, "answer", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except Exception as error:  # such as `return` outside a function
+        raise Trouble(f"Its cell is not Python: {error}.") from None
+
+
+def _steps(module: types.CodeType) -> Iterator[dis.Instruction]:
+    return (step for code in _codes_inside(module) for step in dis.get_instructions(code))
 
 
 def _is_own(step: dis.Instruction, own: Collection[str]) -> bool:

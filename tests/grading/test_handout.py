@@ -1,0 +1,89 @@
+"""A course for nbgrader, and what real nbgrader makes of it."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mechkit import cli
+from mechkit.course.regions import MARKER
+from mechkit.grading.handout import lay_out
+
+ROOT = Path(__file__).parents[2]
+NAME = "00_start_here"
+
+
+def test_a_course_is_laid_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["export", "nbgrader", str(tmp_path / "course"), "00"]) == 0
+    source = tmp_path / "course" / "source" / NAME / f"{NAME}.ipynb"
+    assert capsys.readouterr().out.strip() == str(source)
+    assert source.read_bytes() == (ROOT / "solutions" / f"{NAME}.ipynb").read_bytes()
+    compile((tmp_path / "course" / "nbgrader_config.py").read_text(), "config", "exec")
+
+
+def test_nothing_is_overwritten(tmp_path):
+    lay_out(tmp_path, ROOT, ["00"])
+    (tmp_path / "nbgrader_config.py").write_text("# mine")
+    with pytest.raises(ValueError, match="is there already"):
+        lay_out(tmp_path, ROOT, ["00"])
+    assert len(lay_out(tmp_path, ROOT, ["04"])) == 1
+    assert (tmp_path / "nbgrader_config.py").read_text() == "# mine"
+
+
+def nbgrader(course, *arguments):
+    bin_folder = str(Path(sys.executable).parent)
+    environment = os.environ | {"PATH": os.pathsep.join([bin_folder, os.environ["PATH"]]), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def submit(course, learner, answered):
+    """A learner's notebook: the release, with so many of its answers filled in."""
+    release = json.loads((course / "release" / NAME / f"{NAME}.ipynb").read_text())
+    solution = json.loads((ROOT / "solutions" / f"{NAME}.ipynb").read_text())
+    sources = {cell["id"]: "".join(cell["source"]).split("\n") for cell in solution["cells"]}
+    left = answered
+    for cell in release["cells"]:
+        mark = cell["metadata"].get("nbgrader", {})
+        if mark.get("solution") and left > 0:
+            cell["source"] = "\n".join(line for line in sources[cell["id"]] if not MARKER.fullmatch(line))
+            left -= "def " in cell["source"]
+    path = course / "submitted" / learner / NAME / f"{NAME}.ipynb"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(release))
+
+
+@pytest.mark.slow
+def test_nbgrader_gives_the_solution_all_the_untouched_nothing_and_a_half_its_half(tmp_path):
+    course = tmp_path / "course"
+    lay_out(course, ROOT, ["00"])
+    nbgrader(course, "generate_assignment", NAME)
+    for learner, answered in {"solved": 99, "untouched": 0, "half": 4}.items():
+        submit(course, learner, answered)
+    nbgrader(course, "autograde", NAME)
+    scores = marks(course / "gradebook.db")
+    ours = json.loads(grade(course, tmp_path / "out"))["records"]
+    assert scores == {"solved": 23.0, "untouched": 0.0, "half": 5.0}
+    assert {record["learner"]: record["points"] for record in ours} == scores
+
+
+def marks(database):
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute(
+            "select submitted_assignment.student_id, sum(coalesce(grade.manual_score, grade.auto_score, 0)) from grade "
+            "join submitted_notebook on grade.notebook_id = submitted_notebook.id "
+            "join submitted_assignment on submitted_notebook.assignment_id = submitted_assignment.id "
+            "group by submitted_assignment.student_id"
+        )
+        return dict(rows.fetchall())
+
+
+def grade(course, out):
+    command = [sys.executable, "-m", "mechkit.cli", "grade", str(course / "submitted"), "--out", str(out), "--json"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
