@@ -245,7 +245,13 @@ def _bench_cache() -> dict[str, float]:
     return {"cached run / bare forward": cache_ratio()}
 
 
-BENCHES: dict[str, Callable[[], dict[str, float]]] = {"cache": _bench_cache}
+def _bench_grading() -> dict[str, float]:
+    from mechkit.grading.bench import grading_ratios
+
+    return grading_ratios(_checkout())
+
+
+BENCHES: dict[str, Callable[[], dict[str, float]]] = {"cache": _bench_cache, "grading": _bench_grading}
 
 
 if __name__ == "__main__":

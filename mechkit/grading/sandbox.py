@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ COURSE = ("__init__.py", "answer.py", "compare.py", "exercise.py", "scope.py")
 START, GRACE = 180, 15
 BOOT = """
 import json, sys
-config = json.loads(sys.argv[1])
+config = json.loads(sys.stdin.buffer.readline())
 sys.path[:0] = [config["tree"]]
 if config["jail"] is not None:
     from inside.jail import enter
@@ -169,33 +170,33 @@ class Sandbox:
             try:
                 return process.wait(GRACE)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
                 return 10
+            finally:
+                _end(process)
         with contextlib.suppress(OSError, ValueError):
             return int(self._control.recv(16))
         self._stop()  # it hangs or is gone; the next answer gets a new one
         return 13
 
     def _start(self, end: socket.socket, jail: dict | None, *, once: bool) -> subprocess.Popen:
+        shared = sys.platform == "win32"
         config = {"tree": str(self._tree), "jail": jail} | asdict(self._lent)
         config["once"] = asdict(self.limits) | {"seconds": self.limits.whole} if once else None
-        shared = sys.platform == "win32"
-        if not shared:
-            config["descriptor"] = end.fileno()
+        config["descriptor"] = None if shared else end.fileno()
         with open(self._folder / "log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", BOOT, json.dumps(config)],
+                [sys.executable, "-I", "-B", "-c", BOOT],
                 cwd=self._folder,
                 env=_environment(self._folder),
-                stdin=subprocess.PIPE if shared else subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=[] if shared else [end.fileno()],
                 start_new_session=not shared,
             )
-        if shared:
-            process.communicate(end.share(process.pid))
+        # not as an argument, which the answers' processes could read
+        with contextlib.suppress(OSError), process.stdin as pipe:
+            pipe.write(json.dumps(config).encode() + b"\n" + (end.share(process.pid) if shared else b""))
         return process
 
     def _jail(self) -> dict:
@@ -214,8 +215,7 @@ class Sandbox:
         if self._control is not None:
             self._control.close()
         if self._server is not None:
-            self._server.kill()
-            self._server.wait()
+            _end(self._server)
 
 
 class Run:
@@ -228,6 +228,16 @@ class Run:
     def ending(self) -> str:
         """Why no answer came, in a sentence."""
         return ENDINGS.get(self.code, CRASHED)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process and, where it leads a session, all that is in it."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environment(folder: Path) -> dict[str, str]:

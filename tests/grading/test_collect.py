@@ -131,6 +131,19 @@ def test_a_zip_bomb_is_cut_off(tmp_path):
     assert bob.notebooks[0].read_text() == text(cells())
 
 
+def test_a_broken_file_in_a_zip_is_one_learners_trouble(tmp_path):
+    path = tmp_path / "in.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("ann", "bob"):
+            archive.writestr(f"{name}.ipynb", text(cells()))
+    data = bytearray(path.read_bytes())
+    data[200] ^= 0xFF  # in ann's notebook, whose checksum is now wrong
+    path.write_bytes(data)
+    ann, bob = collect([path], tmp_path / "u")
+    assert ann.notebooks[0].read_bytes() == b""
+    assert bob.notebooks[0].read_text() == text(cells())
+
+
 def test_a_broken_zip_is_said_to_be_one(tmp_path):
     (tmp_path / "in.zip").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match="cannot be read"):

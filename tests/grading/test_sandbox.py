@@ -105,6 +105,28 @@ def test_only_a_few_megabytes_can_be_written(level):
         assert look(box, body) <= LIMITS.files
 
 
+def test_a_process_cannot_read_how_it_was_started(box):
+    assert "twin" not in look(box, "return open('/proc/self/cmdline').read()")
+
+
+def test_pythons_own_folder_stays_where_the_submissions_lie_around_it():
+    with Sandbox(Lent(), LIMITS, hidden=[Path(sys.prefix).parent, Path(sys.prefix)]) as other:
+        assert other.level == NAMESPACES
+        assert look(other, "return 4") == 4
+
+
+@pytest.mark.parametrize("level", [NAMESPACES, PROCESS])
+def test_what_an_answer_started_ends_with_it(level):
+    body = (
+        "import subprocess\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(78)'], start_new_session=True)\nreturn 1"
+    )
+    with Sandbox(Lent(), LIMITS, strongest=level) as other:
+        assert look(other, body) == 1
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [line for line in lines if b"sleep(78)" in line]
+
+
 def test_no_folder_is_left_behind(box):
     before = set(os.listdir("/tmp"))
     with Sandbox(Lent(), LIMITS, strongest=PROCESS) as other:

@@ -42,7 +42,8 @@ def enter(root: str, visible: Sequence[str], hidden: Sequence[str]) -> None:
     for path in [*visible, *DEVICES]:
         _show(root, path)
     for path in hidden:
-        _hide(root + path)
+        if not any(each.startswith(f"{path}/") for each in visible):  # of such a folder only that part is there
+            _hide(root + path)
     for folder in ("/proc", "/dev/shm", HOME):
         os.makedirs(root + folder, exist_ok=True)
     _mount("/proc", f"{root}/proc", None, BIND | REC)

@@ -40,7 +40,7 @@ KEPT = ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 def main(config: dict) -> None:
     """Serve as the configuration says, or answer once where a process cannot be forked."""
-    if "descriptor" in config:
+    if config["descriptor"] is not None:
         end = socket.socket(fileno=config["descriptor"])
     else:
         end = socket.fromshare(sys.stdin.buffer.read())  # Windows hands a socket on as bytes

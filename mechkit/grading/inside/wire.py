@@ -37,11 +37,11 @@ class Channel:
     Args:
         end: A connected socket.
         seconds: How long all reading together may take; None for no limit.
-        limit: Bytes that one message may have.
+        limit: Bytes that all messages received may have together.
     """
 
     def __init__(self, end: socket.socket, seconds: float | None = None, limit: int = LIMIT):
-        self.end, self.limit = end, limit
+        self.end, self._limit, self._left = end, limit, limit
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def send(self, message: Any) -> None:
@@ -61,8 +61,9 @@ class Channel:
         Raises: EOFError if the other end is gone, WireError if the time is up or the message cannot be read.
         """
         body, bulk = HEAD.unpack(self._exactly(HEAD.size))
-        if body + bulk > self.limit:
-            raise WireError(f"wanted at most {self.limit:,} bytes; came {body + bulk:,}")
+        self._left -= body + bulk
+        if self._left < 0:
+            raise WireError(f"wanted at most {self._limit:,} bytes; came {self._limit - self._left:,}")
         text, data = self._exactly(body), self._exactly(bulk)
         try:
             return _unpack(json.loads(text), load(data) if data else {})
