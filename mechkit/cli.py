@@ -74,10 +74,12 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, grade, "grade notebooks (safely)", "mechkit grade submitted/ --out graded --jobs 2")
     _grading(one)
 
-    one = _command(commands, export, "lay out a course for nbgrader", "mechkit export nbgrader my-course 00 04")
-    one.add_argument("format", choices=["nbgrader"], help="what the course is for")
-    one.add_argument("folder", metavar="DIR", type=Path, help="where the course goes")
-    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; all if none is given')
+    one = _command(commands, export, "make a course for another system", "mechkit export nbgrader my-course 00 04")
+    one.add_argument("format", choices=["nbgrader", "gradescope"], help="what it is for")
+    one.add_argument(
+        "target", metavar="PATH", type=Path, help="the folder of an nbgrader course, or an autograder's zip"
+    )
+    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; one for Gradescope, all if none is given')
 
     one = _command(commands, exercises, "list every exercise", "mechkit exercises --json")
     _json(one)
@@ -207,10 +209,14 @@ def grade(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    from mechkit.grading.handout import lay_out
+    from mechkit.grading.handout import lay_out, pack_gradescope
 
-    for path in lay_out(options.folder, _checkout(), options.names):
-        print(path)
+    if options.format == "nbgrader":
+        print(*lay_out(options.target, _checkout(), options.names), sep="\n")
+        return 0
+    if len(options.names) != 1:
+        raise ValueError(f"wanted one chapter for Gradescope's autograder; came {len(options.names)}: name one")
+    print(pack_gradescope(options.target, _checkout(), options.names[0]))
     return 0
 
 

@@ -1,10 +1,11 @@
-"""How does a class get its chapters? As a course that nbgrader releases, collects and grades by itself.
+"""How does another system hand out and grade our chapters? As a course for nbgrader, or Gradescope's autograder.
 
 Our solutions are nbgrader's sources as they are: its own markers and metadata. The limit: nbgrader runs the tests
 in the learner's own kernel; `mechkit grade` reads its `submitted` folder and does not.
 """
 
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,22 @@ c.CourseDirectory.course_id = "mechkit"
 c.ExecutePreprocessor.timeout = 600
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}
 '''
+
+# Gradescope's containers have 768 MB of memory by default: the guide says to raise that.
+SETUP = """#!/bin/sh
+set -e
+apt-get update
+apt-get install -y python3.11 python3.11-venv
+python3.11 -m venv /autograder/venv
+/autograder/venv/bin/pip install /autograder/source/course
+MECHKIT_CACHE=/autograder/cache /autograder/venv/bin/mechkit fetch
+"""
+RUN = """#!/bin/sh
+export MECHKIT_CACHE=/autograder/cache
+cd /autograder
+venv/bin/mechkit grade submission --chapter {number} --out /tmp/graded --gradescope results/results.json
+"""
+PACKED = ("pyproject.toml", "README.md", "LICENSE", "mechkit", "chapters")
 
 
 def lay_out(folder: Path, root: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -40,3 +57,31 @@ def lay_out(folder: Path, root: Path, names: Sequence[str] = ()) -> list[Path]:
     if not config.exists():
         config.write_text(CONFIG, encoding="utf-8")
     return list(placed.values())
+
+
+def pack_gradescope(path: Path, root: Path, name: str) -> Path:
+    """Pack Gradescope's autograder for one chapter: the course from a checkout, `setup.sh` and `run_autograder`.
+
+    Args:
+        path: The zip, which must not be there yet.
+        name: The chapter, such as "04".
+    Raises: ValueError if there is no such chapter, or the file is there already.
+    """
+    number = solution_paths(root, [name])[0].stem[:2]
+    if path.exists():
+        raise ValueError(f"wanted to write {path}; it is there already: delete it, or name another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, text in {"setup.sh": SETUP, "run_autograder": RUN.format(number=number)}.items():
+            entry = zipfile.ZipInfo(file)
+            entry.external_attr = 0o755 << 16
+            archive.writestr(entry, text)
+        for each in sorted(file for packed in PACKED for file in _files(root / packed)):
+            archive.write(each, Path("course", each.relative_to(root)).as_posix())
+    return path
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]

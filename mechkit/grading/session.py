@@ -1,5 +1,6 @@
 """One call of `mechkit grade`: everything that can be said beforehand is said before anything runs."""
 
+import contextlib
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
@@ -27,12 +28,10 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
     if options.jobs < 1 or options.seconds <= 0:
         raise ValueError("wanted at least one job and some seconds for it; give --jobs and --seconds above 0")
     with tempfile.TemporaryDirectory(prefix="mechkit-unpacked-", ignore_cleanup_errors=True) as unpacked:
-        handed = collect(options.paths, Path(unpacked))
+        handed = _handed(options, Path(unpacked))
         template = _template(options, handed)
         learners = [each.learner for each in handed]
         sheet = read_sheet(options.fill, learners, options.column) if options.fill else None
-        if options.gradescope and len(handed) != 1:
-            raise ValueError(f"wanted one submission for --gradescope; came {len(handed)}")
         wishes = Wishes(
             jobs=options.jobs,
             seed=options.seed,
@@ -45,6 +44,19 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
             records = grade_class(handed, template, options.out, wishes, told=lambda record: bar.update())
     _export(options, records, sheet)
     return records
+
+
+def _handed(options: Namespace, unpacked: Path) -> list[HandedIn]:
+    """Who handed in what; for Gradescope everything is one learner's, and may be nothing."""
+    if not options.gradescope:
+        return collect(options.paths, unpacked)
+    missing = [path for path in options.paths if not path.exists()]
+    if missing:
+        raise ValueError(f"wanted a submission to grade; there is no {missing[0]}")
+    with contextlib.suppress(ValueError):  # none that can be read
+        found = collect(options.paths, unpacked)
+        return [HandedIn("submission", tuple(path for each in found for path in each.notebooks))]
+    return [HandedIn("submission", ())]
 
 
 def _template(options: Namespace, handed: Sequence[HandedIn]) -> Path:

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,28 @@ def test_nothing_is_overwritten(tmp_path):
         lay_out(tmp_path, ROOT, ["00"])
     assert len(lay_out(tmp_path, ROOT, ["04"])) == 1
     assert (tmp_path / "nbgrader_config.py").read_text() == "# mine"
+
+
+def test_gradescopes_autograder_is_packed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "new" / "autograder.zip"
+    assert cli.main(["export", "gradescope", str(path), "04"]) == 0
+    assert capsys.readouterr().out.strip() == str(path)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert archive.getinfo("run_autograder").external_attr >> 16 == 0o755
+        assert b"--chapter 04" in archive.read("run_autograder")
+        assert archive.read("setup.sh").startswith(b"#!/bin/sh\nset -e")
+    assert {"course/pyproject.toml", "course/mechkit/cli.py", "course/chapters/04_logit_lens.ipynb"} <= set(names)
+    assert not [name for name in names if "solutions" in name or "__pycache__" in name]
+    assert cli.main(["export", "gradescope", str(path), "04"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [[], ["00", "04"]])
+def test_gradescope_takes_one_chapter(tmp_path, names, capsys):
+    assert cli.main(["export", "gradescope", str(tmp_path / "x.zip"), *names]) == 1
+    assert "wanted one chapter" in capsys.readouterr().err
 
 
 def nbgrader(course, *arguments):

@@ -60,7 +60,7 @@ WRONG = {
     "a template that is none": (["IN", "--template", "OTHER"], "wanted a chapter's notebook as template"),
     "a roster that does not match": (["IN", "--fill", "SHEET", "--column", "x"], "has no row for 1 of 2 learners"),
     "no job": (["IN", "--jobs", "0"], "at least one job"),
-    "Gradescope for two": (["IN", "--gradescope", "results.json"], "wanted one submission for --gradescope; came 2"),
+    "nothing for Gradescope": (["nowhere", "--gradescope", "results.json"], "there is no nowhere"),
 }
 
 
@@ -85,6 +85,18 @@ def test_sheets_and_gradescopes_file_are_written(quick, submitted, tmp_path):
     one = ["grade", str(submitted / "ann.ipynb"), "--out", str(out), "--gradescope", str(tmp_path / "results.json")]
     assert cli.main(one) == 0
     assert json.loads((tmp_path / "results.json").read_text())["score"] == 2.0
+
+
+@pytest.mark.parametrize("notebooks", [0, 1, 2])
+def test_for_gradescope_everything_is_one_learners(quick, tmp_path, notebooks):
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    for number in range(notebooks):
+        (folder / f"{number}.ipynb").write_text(text(cells()))
+    asked = ["grade", str(folder), "--chapter", "99", "--gradescope", str(tmp_path / "results.json")]
+    assert cli.main([*asked, "--out", str(tmp_path / "out")]) == 0
+    assert [len(each.notebooks) for each in quick["handed"]] == [notebooks]
+    assert json.loads((tmp_path / "results.json").read_text())["stdout_visibility"] == "hidden"
 
 
 @pytest.mark.slow
