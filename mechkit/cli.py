@@ -111,6 +111,7 @@ def _grading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seconds", metavar="S", type=float, default=20.0, help="for one call of one answer")
     command.add_argument("--resume", action="store_true", help="keep what an earlier run in DIR has finished")
     command.add_argument("--require-isolation", action="store_true", help="refuse to grade without namespaces")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that is to do the work")
     command.add_argument("--fill", metavar="CSV", type=Path, help="a Canvas or Moodle export, filled in as DIR/CSV")
     command.add_argument("--column", metavar="NAME", help="the assignment's column in that export")
     command.add_argument("--gradescope", metavar="FILE", type=Path, help="write one learner's results.json")
@@ -204,7 +205,8 @@ def grade(options: argparse.Namespace) -> int:
         return 1 if any(record["status"] == "error" for record in records) else 0
     for record in records:
         print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
-    print(f"{len(records)} graded; gradebook, feedback and summary are in {options.out}")
+    levels = ", ".join(sorted({record["isolation"] for record in records}))
+    print(f"{len(records)} graded (isolation: {levels}); gradebook, feedback and summary are in {options.out}")
     return 1 if any(record["status"] == "error" for record in records) else 0
 
 

@@ -15,8 +15,8 @@ ROOMS = {
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring bench doctor",
-    "grading": "inside submission < sandbox collect < judge records reports handout < grade < classroom exports"
-    " < session bench",
+    "grading": "inside submission < sandbox collect < judge setting records reports handout < grade < classroom"
+    " exports cluster < session bench",
     "cli": "",
 }
 

@@ -17,6 +17,7 @@ from mechkit.grading.grade import Grader
 from mechkit.grading.records import FAILED, FINAL, Records, write_text
 from mechkit.grading.reports import feedback_html, feedback_markdown, gradebook, summary_html
 from mechkit.grading.sandbox import Limits
+from mechkit.grading.setting import digest_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def grade_class(
     run = _Run(records, told)
     options = {"seed": seed, "hidden": [*wishes.hidden, out], "required": wishes.required}
     with open_grader(template, wishes.limits, **options) as first:
-        records.keep_settings({"seed": seed, "chapter": first.template.chapter.number, "isolation": first.level})
+        number, level = first.setting.template.chapter.number, first.setting.level
+        records.keep_settings({"seed": seed, "chapter": number, "isolation": level})
         waiting = [each for each in handed if not (wishes.resume and run.is_done(each, first))]
         for each in waiting:
             run.note(each)
@@ -106,8 +108,9 @@ class _Run:
         record = self._records.read(handed.learner)
         if not record or record.get("status") not in FINAL:
             return False
-        path, note = choose(handed, grader.template)
-        now = {"sha256": grader.digest(path), "seed": grader.seed, "template": grader.template.digest, "note": note}
+        path, note = choose(handed, grader.setting.template)
+        setting = grader.setting
+        now = {"sha256": digest_of(path), "seed": setting.seed, "template": setting.template.digest, "note": note}
         return all(record.get(name) == value for name, value in now.items())
 
     def note(self, handed: HandedIn) -> None:
@@ -144,10 +147,12 @@ class _Run:
                 self._told({"learner": handed.learner} | record)
 
     def _record(self, handed: HandedIn, grader: Grader) -> dict[str, Any]:
-        path, note = choose(handed, grader.template)
+        path, note = choose(handed, grader.setting.template)
         if path is None:
-            return grader.nothing("nothing handed in") | {"note": note}
+            return grader.setting.nothing("nothing handed in") | {"note": note}
         try:
             return grader.grade(path) | {"note": note}
         except Exception as error:  # ours, not the learner's: said, worth nothing, and graded again on --resume
-            return grader.nothing(FAILED, f"The grader failed ({type(error).__name__}: {error}).") | {"note": note}
+            return grader.setting.nothing(FAILED, f"The grader failed ({type(error).__name__}: {error}).") | {
+                "note": note
+            }

@@ -9,7 +9,6 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mechkit.course.regions import cut
 from mechkit.grading.inside.wire import WireError
 from mechkit.grading.judge import Answered, Judge, Models, needs_model
 from mechkit.grading.sandbox import NAMESPACES, IsolationError, Lent, Limits, Sandbox
+from mechkit.grading.setting import Setting, digest_of, row_of
 from mechkit.grading.submission import Cell, Found, SubmissionError, find_answers, read_cells, read_template
 
 MESSAGES = 2000  # that one answer may send
@@ -64,10 +64,11 @@ class Grader:
         required: bool = False,
         judge: Judge | None = None,
     ):
-        self.template, self.limits, self.seed = read_template(template), limits, seed
+        self.template, self.limits = read_template(template), limits
         self.judge = judge or Judge(_draw(seed, "cases"), Models(seed=_draw(seed, "twin")))
         self._files = tempfile.TemporaryDirectory(prefix="mechkit-grader-", ignore_cleanup_errors=True)
         self._box = Sandbox(self._lent(), limits, hidden=hidden, strongest=strongest)
+        self.setting = Setting(self.template, limits, seed, self._box.level)
         if required and self.level != NAMESPACES:
             self.close()
             raise IsolationError(
@@ -86,25 +87,10 @@ class Grader:
         try:
             rows = self._rows(read_cells(path))
         except SubmissionError as error:
-            record = self.nothing("unreadable", f"The notebook {error}.")
+            record = self.setting.nothing("unreadable", f"The notebook {error}.")
         else:
-            record = self._record("graded", "", rows)
-        return record | {"sha256": self.digest(path), "seconds": round(time.monotonic() - started, 2)}
-
-    def nothing(self, status: str, problem: str = "") -> dict[str, Any]:
-        """The record of somebody from whom there is nothing to grade."""
-        rows = [_row(exercise, Verdict("not attempted"), "") for exercise in self.template.exercises]
-        return self._record(status, problem, rows) | {"sha256": "", "seconds": 0.0}
-
-    def digest(self, path: Path | None) -> str:
-        """What tells one submission from another; "" for what cannot be read."""
-        if path is None:
-            return ""
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return ""
+            record = self.setting.record("graded", "", rows)
+        return record | {"sha256": digest_of(path), "seconds": round(time.monotonic() - started, 2)}
 
     def close(self) -> None:
         self._box.close()
@@ -115,21 +101,6 @@ class Grader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _record(self, status: str, problem: str, rows: list[dict]) -> dict[str, Any]:
-        return {
-            "status": status,
-            "problem": problem,
-            "chapter": self.template.chapter.number,
-            "template": self.template.digest,
-            "title": self.template.chapter.title,
-            "points": sum(row["points"] for row in rows),
-            "max_points": sum(row["max_points"] for row in rows),
-            "exercises": rows,
-            "seed": self.seed,
-            "isolation": self.level,
-            "limits": asdict(self.limits),
-        }
 
     def _rows(self, cells: Sequence[Cell]) -> list[dict]:
         rows, passed = [], {}
@@ -142,7 +113,7 @@ class Grader:
                 verdict = Verdict("failed", "grading", f"It could not be judged ({type(error).__name__}).")
             if verdict.passed:
                 passed[exercise.name] = mine.source
-            rows.append(_row(exercise, verdict, mine.warning))
+            rows.append(row_of(exercise, verdict, mine.warning))
         return rows
 
     def _verdict(self, exercise: Exercise, found: Found, passed: dict[str, str], cells: Sequence[Cell]) -> Verdict:
@@ -255,20 +226,6 @@ def _needed(exercise: Exercise, known: dict[str, Exercise], passed: dict) -> lis
             found.append(name)
             waiting += known[name].uses if name in passed else ()
     return found
-
-
-def _row(exercise: Exercise, verdict: Verdict, warning: str) -> dict[str, Any]:
-    return {
-        "id": exercise.id,
-        "name": exercise.name,
-        "status": verdict.status,
-        "points": float(exercise.worth(0)) if verdict.passed else 0.0,
-        "max_points": float(exercise.points),
-        "stage": verdict.stage,
-        "message": verdict.message,
-        "mistake": verdict.mistake,
-        "warning": warning,
-    }
 
 
 def _explained(message: str, found: Found, cells: Sequence[Cell]) -> str:

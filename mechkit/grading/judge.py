@@ -5,6 +5,7 @@ whole class, and compares it with what came out of the sandbox. Findings are ask
 """
 
 import builtins
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +54,10 @@ class Models:
     @cached_property
     def path(self) -> str:
         """What a sandbox loads."""
-        return self.name or str(default_model())
+        name = self.name or os.environ.get("MECHKIT_MODEL")
+        if name and Path(name).expanduser().is_dir():
+            return str(Path(name).expanduser().absolute())
+        return name or str(default_model())
 
     @cached_property
     def original(self) -> LanguageModel:

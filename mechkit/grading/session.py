@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from mechkit.course.workspace import chapters_folder
 from mechkit.grading.classroom import Wishes, grade_class
+from mechkit.grading.cluster import Cluster
 from mechkit.grading.collect import HandedIn, chapter_of, collect
 from mechkit.grading.exports import Sheet, gradescope, read_sheet
+from mechkit.grading.grade import Grader
 from mechkit.grading.records import write_json
 from mechkit.grading.sandbox import Limits
 from mechkit.grading.submission import read_template
@@ -32,18 +34,29 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
         template = _template(options, handed)
         learners = [each.learner for each in handed]
         sheet = read_sheet(options.fill, learners, options.column) if options.fill else None
-        wishes = Wishes(
-            jobs=options.jobs,
-            seed=options.seed,
-            resume=options.resume,
-            required=options.require_isolation,
-            limits=Limits(seconds=options.seconds, whole=2 * options.seconds + 10),
-            hidden=(*options.paths, Path(unpacked)),
-        )
-        with tqdm(total=len(handed), desc="grading", unit="learner", disable=None) as bar:
-            records = grade_class(handed, template, options.out, wishes, told=lambda record: bar.update())
+        with _graders(options) as (opened, jobs), tqdm(total=len(handed), unit="learner", disable=None) as bar:
+            wishes = Wishes(
+                jobs=jobs,
+                seed=options.seed,
+                resume=options.resume,
+                required=options.require_isolation,
+                limits=Limits(seconds=options.seconds, whole=2 * options.seconds + 10),
+                hidden=(*options.paths, Path(unpacked)),
+            )
+            told = {"told": lambda record: bar.update(), "open_grader": opened}
+            records = grade_class(handed, template, options.out, wishes, **told)
     _export(options, records, sheet)
     return records
+
+
+@contextlib.contextmanager
+def _graders(options: Namespace) -> Iterator[tuple[Callable[..., Any], int]]:
+    """What opens a grader, here or on a cluster, and how many may work at a time."""
+    if not options.scheduler:
+        yield Grader, options.jobs
+        return
+    with contextlib.closing(Cluster(options.scheduler)) as cluster:
+        yield cluster.open_grader, cluster.threads
 
 
 def _handed(options: Namespace, unpacked: Path) -> list[HandedIn]:

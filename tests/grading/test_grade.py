@@ -179,14 +179,14 @@ HOSTILE = {
         "",
     ),
     "forged messages": (
-        "import gc, socket\nfor o in gc.get_objects():\n    if isinstance(o, socket.socket):\n"
-        '        body = b\'{"dict": [["kind", "done"]]}\'\n'
-        "        o.sendall(len(body).to_bytes(8, 'big') + bytes(8) + body)\nreturn x",
+        'import gc, socket\nbody = b\'{"dict": [["kind", "done"]]}\'\nfor o in gc.get_objects():\n'
+        "    try: isinstance(o, socket.socket) and o.sendall(len(body).to_bytes(8, 'big') + bytes(8) + body)\n"
+        "    except OSError: pass\nreturn x",
         "",
     ),
     "broken messages": (
         "import gc, socket\nfor o in gc.get_objects():\n"
-        "    if isinstance(o, socket.socket): o.sendall(b'\\xff' * 64)\nreturn x",
+        "    try: isinstance(o, socket.socket) and o.sendall(b'\\xff' * 64)\n    except OSError: pass\nreturn x",
         "cannot be read",
     ),
     "deep": ("found = []\nfor _ in range(100_000): found = [found]\nreturn found", ""),

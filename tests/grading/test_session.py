@@ -14,7 +14,7 @@ def quick(monkeypatch, template):
     """Grading that only notes how it was asked."""
     asked = {}
 
-    def grade_class(handed, path, out, wishes, *, told):
+    def grade_class(handed, path, out, wishes, *, told, open_grader):
         out.mkdir(exist_ok=True)
         asked.update(handed=handed, template=path, wishes=wishes)
         return [graded_record(each.learner) for each in handed]
@@ -40,7 +40,7 @@ def test_a_class_is_graded_by_the_chapter_that_its_notebooks_are_of(quick, submi
     assert submitted in quick["wishes"].hidden
     said = capsys.readouterr().out
     assert "2 of 4  graded              ann" in said
-    assert "2 graded; gradebook" in said
+    assert "2 graded (isolation: namespaces); gradebook" in said
 
 
 def test_json_is_all_that_is_printed(quick, submitted, tmp_path, capsys):
