@@ -71,15 +71,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--execute", action="store_true", help="run the solutions first and store their outputs")
     how.add_argument("--check", action="store_true", help="write nothing; say what differs")
 
-    one = _command(commands, grade, "grade notebooks (safely)", "mechkit grade submitted/ --out graded --jobs 2")
-    _grading(one)
-
-    one = _command(commands, export, "make a course for another system", "mechkit export nbgrader my-course 00 04")
-    one.add_argument("format", choices=["nbgrader", "gradescope"], help="what it is for")
-    one.add_argument(
-        "target", metavar="PATH", type=Path, help="the folder of an nbgrader course, or an autograder's zip"
-    )
-    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; one for Gradescope, all if none is given')
+    _for_instructors(commands)
 
     one = _command(commands, exercises, "list every exercise", "mechkit exercises --json")
     _json(one)
@@ -98,6 +90,18 @@ def _command(
     )
     made.set_defaults(command=run)
     return made
+
+
+def _for_instructors(commands: argparse._SubParsersAction) -> None:
+    one = _command(commands, grade, "grade notebooks (safely)", "mechkit grade submitted/ --out graded --jobs 2")
+    _grading(one)
+
+    one = _command(commands, export, "make a course for another system", "mechkit export nbgrader my-course 00 04")
+    one.add_argument("format", choices=["nbgrader", "gradescope"], help="what it is for")
+    one.add_argument(
+        "target", metavar="PATH", type=Path, help="the folder of an nbgrader course, or an autograder's zip"
+    )
+    one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; one for Gradescope, all if none is given')
 
 
 def _grading(command: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from mechkit.grading.judge import Judge
 from tests.grading.conftest import LIMITS, cells, stubs, text
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 LOOP = "def spread(x, base):\n    while True: pass"
 
 
@@ -127,7 +128,6 @@ def test_a_folder_that_cannot_be_written_to_is_said_first(run, tmp_path):
         run(tmp_path / "out")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_the_command_killed_with_its_whole_family_goes_on(tmp_path):
     for name in ("ann", "bob", "cyn"):

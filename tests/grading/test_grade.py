@@ -203,7 +203,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("body", "words"), HOSTILE.values(), ids=HOSTILE)
+# these take their time, or as much of the machine as they get
+LONG = {"loop", "deaf loop", "sleep", "stack", "much output", "memory", "memory by and by", "forks", "threads"}
+LONG |= {"huge result", "fills the disk", "deep", "network"}
+PARAMETERS = [pytest.param(*each, id=name, marks=[pytest.mark.slow] * (name in LONG)) for name, each in HOSTILE.items()]
+
+
+@pytest.mark.parametrize(("body", "words"), PARAMETERS)
 def test_a_bad_answer_scores_nothing_and_harms_nobody(grade, body, words):
     started = time.monotonic()
     record = grade([*cells(spread=bad(body), double=ANSWERS["double"]), cell("elsewhere = 1")])
@@ -285,6 +291,7 @@ def _command_lines():
 # other levels, and grading one -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loop", "deaf loop", "exit at once", "segfault", "memory by and by", "forks"])
 def test_without_namespaces_a_bad_answer_is_ended_too(template, models, tmp_path, name):
     path = tmp_path / "x.ipynb"
@@ -303,6 +310,7 @@ def test_with_nothing_but_fresh_processes(template, models, tmp_path):
         assert grader.grade(path)["points"] == 6.0
 
 
+@pytest.mark.slow
 def test_isolation_can_be_required(template, models):
     with pytest.raises(IsolationError, match="wanted the isolation 'namespaces'; this system gives 'process'"):
         Grader(template, LIMITS, judge=Judge(11, models), strongest=PROCESS, required=True)

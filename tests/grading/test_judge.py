@@ -69,6 +69,7 @@ def refused(number, tmp_path, *, real):
     return [each for each in found if "this is what you are asked to write" not in each[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_right_answer_is_accepted(number, tmp_path):
     assert refused(number, tmp_path, real=False) == []
