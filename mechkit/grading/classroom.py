@@ -4,6 +4,7 @@ Learners are graded side by side by as many workers as asked for; each has a san
 one judge, so that expected values are computed once for the class.
 """
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -102,6 +103,7 @@ class _Run:
         self._waiting: queue.SimpleQueue[HandedIn] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._failures: list[Exception] = []
 
     def is_done(self, handed: HandedIn, grader: Grader) -> bool:
         """Whether a learner's record is of the same notebook, chapter and seed."""
@@ -119,21 +121,29 @@ class _Run:
         self._waiting.put(handed)
 
     def grade(self, waiting: Sequence[HandedIn], first: Grader, another: Callable[[], Grader], jobs: int) -> None:
-        """Grade all that wait, with so many workers; the first uses the grader that there is already."""
-        extra = min(jobs, len(waiting)) - 1
-        threads = [threading.Thread(target=self._work_with, args=(another,), daemon=True) for _ in range(extra)]
-        for thread in threads:
-            thread.start()
+        """Grade all that wait, with so many workers; one uses the grader that there is already.
+
+        This thread only waits, so that Ctrl-C stops the run and is never taken for an answer's own doing.
+        """
+        openers = [lambda: contextlib.nullcontext(first), *[another] * (min(jobs, len(waiting)) - 1)]
+        threads = [threading.Thread(target=self._work_with, args=(opener,), daemon=True) for opener in openers]
         try:
-            self._work(first)
             for thread in threads:
-                thread.join()
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)
         finally:
             self._stopped.set()
+        if self._failures:
+            raise self._failures[0]
 
-    def _work_with(self, another: Callable[[], Grader]) -> None:
-        with another() as grader:
-            self._work(grader)
+    def _work_with(self, opener: Callable[[], contextlib.AbstractContextManager[Grader]]) -> None:
+        try:
+            with opener() as grader:
+                self._work(grader)
+        except Exception as error:
+            self._failures.append(error)
 
     def _work(self, grader: Grader) -> None:
         while not self._stopped.is_set():
@@ -142,8 +152,10 @@ class _Run:
             except queue.Empty:
                 return
             record = self._record(handed, grader)
-            self._records.write(handed.learner, record)
             with self._lock:
+                if self._stopped.is_set():  # its sandbox may have been closed under it
+                    return
+                self._records.write(handed.learner, record)
                 self._told({"learner": handed.learner} | record)
 
     def _record(self, handed: HandedIn, grader: Grader) -> dict[str, Any]:

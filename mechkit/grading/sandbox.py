@@ -98,11 +98,14 @@ class Sandbox:
         self._tree = _plant(self._folder / "tree")
         self._server: subprocess.Popen | None = None
         self._control: socket.socket | None = None
+        self._closed = False
         self.level = self._settle(strongest)
 
     @contextlib.contextmanager
     def run(self) -> Iterator["Run"]:
         """A process that waits for one task; it has ended when the block ends, which is when `ending` is known."""
+        if self._closed:
+            raise ValueError("wanted a process to run an answer in; the sandbox is closed")
         ours, theirs = socket.socketpair()
         run = Run(Channel(ours, self.limits.whole + GRACE))
         process = None
@@ -119,7 +122,8 @@ class Sandbox:
             run.code = self._end_of(process)
 
     def close(self) -> None:
-        """End the server and remove its folder."""
+        """End the server and remove its folder; what runs in it comes to nothing."""
+        self._closed = True
         self._stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -158,6 +162,8 @@ class Sandbox:
         """Hand a socket to the server, or to a new one if that has died."""
         limits = asdict(self.limits) | {"seconds": self.limits.whole}
         for _ in range(2):
+            if self._closed:
+                break
             with contextlib.suppress(OSError):
                 socket.send_fds(self._control, [json.dumps(limits).encode()], [theirs.fileno()])
                 return

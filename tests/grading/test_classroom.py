@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -99,6 +100,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_gradebook(run, tmp_path):
     run(halves, lambda record: again.append(record["learner"]), seed=None, resume=True)
     assert (halves / "gradebook.csv").read_bytes() == (whole / "gradebook.csv").read_bytes()
     assert sorted([*seen, *again]) == sorted(POINTS), "nobody is graded twice"
+
+
+def test_stopping_by_hand_writes_no_record_of_what_was_under_way(run, tmp_path):
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", lambda record: record["learner"] == "cyn" and timer.start())
+    timer.join()
+    again = run(tmp_path / "out", resume=True, seed=None)
+    assert {record["learner"]: record["points"] for record in again} == POINTS
 
 
 def test_going_on_grades_what_was_handed_in_again(run, submitted, tmp_path):
