@@ -8,6 +8,7 @@ with what each known mistake gives on the same cases; if it agrees with one ever
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, Literal
 
 from torch import Tensor
@@ -30,6 +31,7 @@ class Verdict:
         message: The sentences to read.
         mistake: The name of the known mistake that was met, or "".
         results: What the answer returned, case by case, up to where it stopped.
+        printed: What it wrote on the case at which it stopped.
         usable: A passed answer for later cells: with what it was given here, its results in the reference's form.
     """
 
@@ -38,6 +40,7 @@ class Verdict:
     message: str = ""
     mistake: str = ""
     results: tuple = ()
+    printed: str = ""
     usable: Callable[..., Any] | None = None
 
     @property
@@ -51,7 +54,7 @@ class Surroundings:
 
     Args:
         imports: What the setup cell imports.
-        answers: Earlier answers by name, each the learner's own or ours.
+        answers: The answers to earlier exercises by name, each the learner's own or ours.
         notebook: All the notebook's variables, so that a name that is missing can be explained.
         model: What stands in for `MODEL` among a case's arguments.
         seconds: How long one call may take.
@@ -72,13 +75,14 @@ def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0
     taught = sorted(borrowed(function, exercise.teaches))
     if taught:
         return Verdict("failed", "running", f"It calls `{taught[0]}`: this is what you are asked to write.")
-    isolated = isolate(function, {**around.imports, **_used(exercise, around)})
+    isolated = isolate(function, {**around.imports, **around.answers})
     cases = [_fill(case, around.model) for case in exercise.cases(seed)]
     outcomes = _run_all(isolated, cases, around.seconds)
     if not outcomes[-1].attempted:
         return Verdict("not attempted")
     if outcomes[-1].trouble:
-        return Verdict("failed", "running", _explain(outcomes[-1].trouble, around))
+        said = _explain(outcomes[-1].trouble, around)
+        return Verdict("failed", "running", said, printed=outcomes[-1].printed)
     verdict = _judge(exercise, cases, outcomes)
     return replace(verdict, usable=_usable(exercise, isolated, cases[0])) if verdict.passed else verdict
 
@@ -105,7 +109,8 @@ def _judge(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcom
             continue
         mistake = diagnose(exercise, cases, results)
         message = mistake.sentence if mistake else _sentence(exercise, difference, outcome)
-        return Verdict("failed", difference.stage, message, mistake.name if mistake else "", results)
+        name = mistake.name if mistake else ""
+        return Verdict("failed", difference.stage, message, name, results, outcome.printed)
     return Verdict("passed", message=exercise.discussion, results=results)
 
 
@@ -153,14 +158,12 @@ def _explain(trouble: str, around: Surroundings) -> str:
     missing = [name for name in around.notebook if f"NameError: name '{name}' is not defined" in trouble]
     if not missing:
         return trouble
+    if isinstance(around.notebook[missing[0]], ModuleType):
+        return f"It uses `{missing[0]}`, which another cell imports: put that import into the answer's own cell."
     return (
         f"It leans on the notebook's variable `{missing[0]}`, which a grader does not have. Take it as an argument, "
-        "or define it in the same cell."
+        "or make it in the same cell: an answer sees its own cell, the setup cell's imports and earlier exercises."
     )
-
-
-def _used(exercise: Exercise, around: Surroundings) -> dict[str, Callable[..., Any]]:
-    return {name: around.answers[name] for name in exercise.uses}
 
 
 def _fill(case: tuple, model: Any) -> tuple:

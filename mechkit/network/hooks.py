@@ -237,6 +237,11 @@ def _checked(edit: Edit, word: str, wanted: Index, size: int) -> int | slice | T
 
 
 def _check_edit(lm: LanguageModel, edit: Edit) -> None:
+    if not callable(edit.change):
+        raise ValueError(
+            f"wanted `change` of {_name(edit.site, edit.layer)} to be a function from the old value to the new one; "
+            f"came a {type(edit.change).__name__}: to put in a tensor, write lambda old: tensor"
+        )
     _check_site(lm, edit.site)
     if (edit.layer is None) != (edit.site in WITHOUT_LAYER):
         wanted = "no layer: layer=None" if edit.site in WITHOUT_LAYER else f"a layer, 0 to {lm.n_layers - 1}"

@@ -662,7 +662,6 @@ FAIR_CONTROL = Exercise(
     "must beat by far. (This little model has random weights, so here nothing is special about any "
     "direction. The next cell asks the real one, with several random pushes, since one could be a fluke.)",
     tolerance=1e-3,
-    uses=("logit_difference",),
     control=True,
     choice=True,
 )
@@ -830,7 +829,6 @@ HEAD_EFFECT = Exercise(
     "any experiment, run it once where you know what must come out: silence something that cannot be "
     "spared.",
     tolerance=1e-3,
-    uses=("logit_difference",),
 )
 
 
@@ -916,7 +914,6 @@ DROPS = Exercise(
     "needs it. Silencing does: it asks whether the answer can do without this head. (Even that has a blind "
     "spot: where two heads do the same job, silencing one shows nothing. Chapter 06 meets such a pair.)",
     tolerance=1e-3,
-    uses=("logit_difference", "watchers"),
 )
 
 

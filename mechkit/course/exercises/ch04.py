@@ -180,7 +180,7 @@ KL_BY_LAYER = Exercise(
     points=2,
     minutes=10,
     reference=kl_by_layer,
-    library=lambda lens, final: metrics.kl_divergence(final, lens).mean(-1),
+    library=lambda lens, final: metrics.kl_divergence(final.expand_as(lens), lens).mean(-1),
     cases=lambda seed: [
         (
             2 * torch.randn(4, 5, 30, generator=_generator(seed)),
@@ -296,7 +296,6 @@ LOCK_IN = Exercise(
     discussion="In the plain lens the answer appears only in the last layers, on every one of these prompts. Two "
     "explanations fit: the model decides late, or it decides early in a language that this lens cannot read. The "
     "lens alone cannot tell them apart.",
-    uses=("logit_lens",),
 )
 
 
@@ -528,7 +527,6 @@ ARRIVAL = Exercise(
     ),
     discussion="Translated, the answer shows up several layers before the plain lens sees it, and all at once: layers "
     "of almost nothing, then a jump. Chapter 07 will find what happens there: attention at the last token fetches it.",
-    uses=("rank_of", "logit_lens"),
 )
 
 
@@ -604,7 +602,6 @@ CONTROL = Exercise(
     ),
     discussion="If the shuffled map had done as well as the real one, everything that the affine lens showed would "
     "have been the map's own doing. The distance between the two curves is what the stream contributes.",
-    uses=("fit_affine", "logit_lens", "kl_by_layer"),
     control=True,
     choice=True,
     tolerance=1e-3,

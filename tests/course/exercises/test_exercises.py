@@ -40,7 +40,7 @@ def judge(request):
         chapter = exercises.CHAPTERS[exercise.chapter]
         around = Surroundings(
             imports={},
-            answers={each.name: each.ours for each in chapter.exercises},
+            answers={each.name: each.ours for each in chapter.before(exercise)},
             notebook={},
             seconds=300,  # a crowded machine is not a wrong answer
             model=request.getfixturevalue("default_model") if needs_model(exercise) else None,
@@ -79,9 +79,11 @@ def test_a_right_answer_passes_however_it_is_written(exercise, answer, judge):
 
 
 @pytest.mark.parametrize(("exercise", "reference"), by_speed((each, "reference", each.reference) for each in EXERCISES))
-def test_the_reference_and_what_lesson_use_hands_out_pass(exercise, reference, judge):
+def test_what_lesson_use_and_lesson_reveal_hand_out_passes(exercise, reference, judge):
     untaught = dataclasses.replace(exercise, teaches=())
-    for answer in {reference, exercise.ours}:
+    pasted = {}
+    exec(exercise.worked_solution(), pasted)
+    for answer in {reference, exercise.ours, pasted[reference.__name__]}:
         verdict = judge(untaught, answer, seed=1)
         assert verdict.passed, f"{verdict}"
 
