@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 WORK_FOLDER = Path("mechkit-work")
 
@@ -183,22 +184,30 @@ def exercises(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    ratios = BENCHES[options.name]()
+    found = BENCHES[options.name]()
     if options.json:
-        print(json.dumps({"ratios": ratios}, indent=1))
-    else:
-        for name, ratio in ratios.items():
-            print(f"{name}: {ratio:.2f}")
+        print(json.dumps(found, indent=1))
+        return 0
+    for rows in found.values():
+        for row in rows if isinstance(rows, list) else [{name: f"{ratio:.2f}" for name, ratio in rows.items()}]:
+            print("  ".join(f"{name}: {value}" for name, value in row.items()))
     return 0
 
 
-def _bench_cache() -> dict[str, float]:
+def _bench_cache() -> dict[str, Any]:
     from mechkit.course.bench import cache_ratio
 
-    return {"cached run / bare forward": cache_ratio()}
+    return {"ratios": {"cached run / bare forward": cache_ratio()}}
 
 
-BENCHES: dict[str, Callable[[], dict[str, float]]] = {"cache": _bench_cache}
+def _bench_chapters() -> dict[str, Any]:
+    from mechkit.course import authoring
+    from mechkit.course.bench import chapter_cost
+
+    return {"chapters": [chapter_cost(path) for path in authoring.solution_paths(_checkout())]}
+
+
+BENCHES: dict[str, Callable[[], dict[str, Any]]] = {"cache": _bench_cache, "chapters": _bench_chapters}
 
 
 if __name__ == "__main__":

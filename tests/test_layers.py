@@ -14,7 +14,7 @@ ROOMS = {
     "data": "corpus openings prompts facts words < sampling",
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
-    " < proofreading workspace selftest < authoring bench doctor",
+    " < proofreading workspace selftest < authoring < bench doctor",
     "cli": "",
 }
 
