@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
     "methods": "metrics < toy < words < probes < lens < affine attribution < heads < sweeps < ablation patching"
-    " < editing < sae",
+    " < gradients editing < sae",
     "data": "corpus openings prompts facts words < sampling",
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"

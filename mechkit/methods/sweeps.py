@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -72,13 +72,13 @@ def sweep(
     Args:
         base: The run that is changed.
         values: Layer to the site's values, one for each prompt of `base`.
-        metric: From the logits after the last token, [batch d_vocab], to one number a prompt.
+        metric: From the logits after the last token, [batch 1 d_vocab], to one number a prompt.
         site: What is changed. For k and v, heads are key/value heads; for pattern, positions are the queries'.
         over: The axes of the result: "layer", and "head" or "position" or both.
         rows: How many runs at once; it bounds the memory.
     Raises: ValueError for a site or axes that cannot be swept, or a metric without a finite number for each prompt.
     """
-    plan = _Plan(base, values, site, _checked_axes(site, over))
+    plan = _Plan(base, values, site, checked_axes(site, over))
     unchanged = logits_of(base.lm, base.final[:, -1])
     scored = score(metric, unchanged)
     result = scored.expand(plan.rows.shape).clone()
@@ -93,13 +93,13 @@ def sweep(
     return Sweep(result, scored, plan.axes)
 
 
-def logits_of(lm: LanguageModel, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
-    """The model's logits from its last stream."""
+def logits_of(lm: LanguageModel, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1 d_vocab"]:
+    """The model's logits from its last stream at one position."""
     with torch.no_grad():
-        return lm.unembed(lm.final_norm(stream))
+        return lm.unembed(lm.final_norm(stream))[:, None]
 
 
-def score(metric: Metric, logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
+def score(metric: Metric, logits: Float[Tensor, "batch 1 d_vocab"]) -> Float[Tensor, " batch"]:
     """What a metric makes of the logits, once it is sure to be one finite number a prompt.
 
     Raises: ValueError if it is not.
@@ -108,7 +108,7 @@ def score(metric: Metric, logits: Float[Tensor, "batch d_vocab"]) -> Float[Tenso
     if not isinstance(scored, Tensor) or scored.shape != logits.shape[:1]:
         came = list(scored.shape) if isinstance(scored, Tensor) else f"a {type(scored).__name__}"
         raise ValueError(
-            f"wanted a metric from logits [batch d_vocab] to one number a prompt, shape {list(logits.shape[:1])}; "
+            f"wanted a metric from logits [batch 1 d_vocab] to one number a prompt, shape {list(logits.shape[:1])}; "
             f"came {came}: return a tensor and take no mean over prompts"
         )
     if not scored.isfinite().all():
@@ -125,21 +125,13 @@ class _Plan:
     def __init__(self, base: Replay, values: Mapping[int, Tensor], site: str, axes: tuple[str, ...]):
         self.axes = axes
         self._base, self._site = base, site
-        self._values = {layer: _by_position(value, site) for layer, value in values.items()}
+        self._values = {layer: by_position(value, site) for layer, value in values.items()}
         old = base.values(site)
-        differs = [(_by_position(old[i], site) != self._values[i]).any(-1) for i in range(base.lm.n_layers)]
+        differs = [(by_position(old[i], site) != self._values[i]).any(-1) for i in range(base.lm.n_layers)]
         places = torch.stack(differs)  # layer batch pos (head)
-        by_position = places.any(-1) if site in WITH_HEADS else places
-        self._first = by_position.any(1).int().argmax(-1).tolist()
-        self.rows = self._by_cell(places)
-
-    def _by_cell(self, places: Bool[Tensor, "layer batch pos *head"]) -> Bool[Tensor, "layer *cells batch"]:
-        if places.ndim == 4 and "head" not in self.axes:
-            places = places.any(-1)
-        if "position" not in self.axes:
-            places = places.any(2)
-        rows = places.movedim(1, -1)
-        return rows.transpose(1, 2) if len(self.axes) == 3 else rows  # positions came before heads
+        reached = places.any(-1) if site in WITH_HEADS else places
+        self._first = reached.any(1).int().argmax(-1).tolist()
+        self.rows = by_cell(places, self.axes) > 0
 
     def batches(self, rows: int) -> list[list[tuple[int, ...]]]:
         """Cells that run together: of one layer, of about as many positions, of at most so many rows."""
@@ -182,19 +174,31 @@ class _Plan:
         place += (where["head"],) if "head" in where else ()
 
         def change(old: Tensor) -> Tensor:
-            _by_position(old, self._site)[place] = new[place]
+            by_position(old, self._site)[place] = new[place]
             return old
 
         resid = self._base.resid_pre(layer)[prompts, start:]
         return self._base.rest(layer, resid, prompts, Edit(self._site, layer, change))[:, -1]
 
 
-def _by_position(value: Tensor, site: str) -> Float[Tensor, "batch pos ..."]:
+def by_cell(
+    places: Shaped[Tensor, "layer batch pos *head"], axes: tuple[str, ...]
+) -> Shaped[Tensor, "layer *cells batch"]:
+    """What stands at each position (and head), summed to the cells of a sweep."""
+    if places.ndim == 4 and "head" not in axes:
+        places = places.sum(-1)
+    if "position" not in axes:
+        places = places.sum(2)
+    cells = places.movedim(1, -1)
+    return cells.transpose(1, 2) if len(axes) == 3 else cells  # positions came before heads
+
+
+def by_position(value: Tensor, site: str) -> Float[Tensor, "batch pos ..."]:
     """A view with positions before heads, as every site but the pattern has them."""
     return value.transpose(1, 2) if site == "pattern" else value
 
 
-def _checked_axes(site: str, over: Sequence[str]) -> tuple[str, ...]:
+def checked_axes(site: str, over: Sequence[str]) -> tuple[str, ...]:
     """The axes in the order of the result.
 
     Raises: ValueError for a site that cannot be swept, or axes that it does not have.

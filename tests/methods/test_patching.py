@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mechkit.methods import sweeps
-from mechkit.methods.patching import Pair, patch_sweep
+from mechkit.methods.patching import Pair, patch_sweep, path_patch
 from mechkit.methods.sweeps import SITES, WITH_HEADS
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, chosen, edit
@@ -16,7 +16,7 @@ OVER = [("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", 
 
 
 def gap(logits):
-    return logits[:, 3] - logits[:, 4]
+    return logits[:, -1, 3] - logits[:, -1, 4]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def one_by_one(lm, tokens, source, site, sweep):
         place = {"head": at.get("head"), "position": at.get("position")}
         there = chosen(Edit(site, at["layer"], torch.clone, **place), cache[site, at["layer"]])
         with edit(lm, Edit(site, at["layer"], lambda _, there=there: there, **place)):
-            values[cell] = gap(run(lm, tokens, sites="logits")[0][:, -1])
+            values[cell] = gap(run(lm, tokens, sites="logits")[0])
     return values
 
 
@@ -166,3 +166,52 @@ def test_two_runs_with_the_same_answer_leave_nothing_to_recover(pair):
     swept = patch_sweep(pair, lambda logits: torch.zeros(len(logits)))
     with pytest.raises(ValueError, match=r"both give 0: there is nothing to recover"):
         _ = swept.recovery
+
+
+# path patching ------------------------------------------------------------------------------------------------
+
+
+def frozen(lm, tokens, sender, new_z, sites=("z", "mlp_out")):
+    """Edits that hold what stands above a sender, written out; its own z is replaced."""
+    layer, head = sender
+    _, cache = run(lm, tokens)
+    held = [(site, i) for site in sites for i in range(layer, lm.n_layers) if (site, i) != ("z", layer)]
+    swap = Edit("z", layer, lambda _: new_z[:, :, head], head=head)
+    return [swap, *(Edit(site, i, lambda _, value=cache[site, i]: value) for site, i in held)]
+
+
+@pytest.mark.parametrize("through_mlps", [False, True])
+def test_a_path_to_the_logits_is_a_run_with_all_else_held(tokens, through_mlps, tiny):
+    clean, corrupted = tokens
+    _, cache = run(tiny, clean)
+    sites = ("z",) if through_mlps else ("z", "mlp_out")
+    with edit(tiny, *frozen(tiny, corrupted, (1, 2), cache["z", 1], sites)):
+        expected = gap(run(tiny, corrupted, sites="logits")[0])
+    swept = path_patch(Pair(tiny, clean, corrupted), gap, senders=[(1, 2)], through_mlps=through_mlps)
+    torch.testing.assert_close(swept.values[0], expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v"])
+def test_a_path_to_a_head_changes_what_that_head_reads(tokens, site, tiny):
+    clean, corrupted = tokens
+    _, cache = run(tiny, clean)
+    with edit(tiny, *frozen(tiny, corrupted, (0, 1), cache["z", 0])):
+        _, seen = run(tiny, corrupted, sites=site)
+    received = seen[site, 2][:, :, 0]
+    with edit(tiny, Edit(site, 2, lambda _: received, head=0)):
+        expected = gap(run(tiny, corrupted, sites="logits")[0])
+    swept = path_patch(Pair(tiny, clean, corrupted), gap, senders=[(0, 1)], receivers=[(site, 2, 0)])
+    torch.testing.assert_close(swept.values[0], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_all_heads_of_the_last_layer_have_only_the_path_to_the_logits(pair):
+    """There the path is all that a head does, so path patching agrees with patching it."""
+    last = pair.lm.n_layers - 1
+    senders = [(last, head) for head in range(pair.lm.n_heads)]
+    along = path_patch(pair, gap, senders=senders, through_mlps=True)
+    torch.testing.assert_close(along.values, patch_sweep(pair, gap, site="z", over=("layer", "head")).values[last])
+
+
+def test_nothing_flows_downwards(pair):
+    with pytest.raises(ValueError, match=r"wanted receivers above the sender L1H0; came \('q', 1, 2\)"):
+        path_patch(pair, gap, senders=[(1, 0)], receivers=[("q", 1, 2)])
