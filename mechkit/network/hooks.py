@@ -8,6 +8,7 @@ changed in place. The limit: an edit reaches the forward passes that run inside 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
+from inspect import signature
 from operator import index
 from typing import SupportsIndex
 
@@ -80,6 +81,26 @@ def read(
     seen: dict[Key, Tensor] = {}
     with _attached(lm, [(site, layer, _reader(seen, site, layer)) for site, layer in points(lm, sites, layers)]):
         yield seen
+
+
+@contextmanager
+def block_calls(lm: LanguageModel) -> Iterator[dict[int, dict[str, object]]]:
+    """Inside, every forward pass fills the yielded dict: layer to the arguments of its block, by name."""
+    calls: dict[int, dict[str, object]] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
+            bound = signature(block.forward).bind(*args, **kwargs).arguments
+            calls[layer] = bound | bound.pop("kwargs", {})
+
+        return hook
+
+    blocks = [lm.module(lm.family.places["resid_post"].path, layer) for layer in range(lm.n_layers)]
+    handles = [block.register_forward_pre_hook(keep(i), with_kwargs=True) for i, block in enumerate(blocks)]
+    try:
+        yield calls
+    finally:
+        _remove(handles)
 
 
 def points(
