@@ -112,16 +112,16 @@ class Toy:
 
     def reconstruct(
         self,
-        x: Float[Tensor, "*instance batch feature"],
-        W: Float[Tensor, "*instance feature d_hidden"],
-        b: Float[Tensor, "*instance feature"],
-    ) -> Float[Tensor, "*instance batch feature"]:
-        """What the model reads back."""
+        x: Float[Tensor, "*#instance batch feature"],
+        W: Float[Tensor, "*#instance feature d_hidden"],
+        b: Float[Tensor, "*#instance feature"],
+    ) -> Float[Tensor, "... batch feature"]:
+        """What the model reads back; leading axes broadcast."""
         return KINDS[self.kind](x, W, b[..., None, :])
 
     def loss(
-        self, x: Float[Tensor, "*instance batch feature"], output: Float[Tensor, "*instance batch feature"]
-    ) -> Float[Tensor, "*instance"]:
+        self, x: Float[Tensor, "*#instance batch feature"], output: Float[Tensor, "*#instance batch feature"]
+    ) -> Float[Tensor, "..."]:
         """The squared error, weighted by importance: mean over inputs and features."""
         return (self.importance * (x - output) ** 2).mean((-2, -1))
 

@@ -174,9 +174,7 @@ def test_a_sparsity_at_which_nothing_can_be_learned_is_refused(sparsity):
 
 
 def test_features_that_never_meet_cannot_be_dense():
-    with pytest.raises(
-        ValueError, match=r"wanted a sparsity of at least 0\.5; came 0\.2: two features that are never on"
-    ):
+    with pytest.raises(ValueError, match=r"wanted a sparsity of at least 0\.5; came 0\.2: two features"):
         anticorrelated((10, 4), torch.tensor([0.2, 0.9]), generator())
 
 
