@@ -49,6 +49,13 @@ _NAMES = {
     ),
     "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
     "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
+    "show.explorers.superposition": (
+        "Gallery",
+        "SuperpositionExplorer",
+        "dimensionality_strip",
+        "feature_panels",
+        "gallery_table",
+    ),
     "course.lesson": ("lesson",),
     "course.selftest": ("self_test",),
 }

@@ -234,8 +234,8 @@ def random_directions(n: int, d: int, *, seed: int) -> Float[Tensor, "vector d"]
 def near_orthogonal(vectors: Float[Tensor, "vector d"], limit: float) -> Int[Tensor, " kept"]:
     """Which vectors are kept when each in turn joins only if its cosine with every kept one is within ±limit.
 
-    Of random vectors the number kept grows like exp(d limit^2 / 4), the reason behind the lemma of Johnson and
-    Lindenstrauss; for limit 0 it is at most d.
+    Of random vectors the number kept grows exponentially with `d * limit^2`, the reason behind the lemma of
+    Johnson and Lindenstrauss; for limit 0 it is at most d.
 
     Raises: ValueError if a vector has length 0.
     Chapter: 01.

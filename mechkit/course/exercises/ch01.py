@@ -432,7 +432,7 @@ NEIGHBOUR_ANGLE = Exercise(
     ),
     properties=(Property("An angle to a neighbour lies above 0 and up to 180.", lambda result, W: 0 < result <= 180),),
     discussion="A full turn shared by five is 72 degrees, whose cosine is 0.31: a regular pentagon. Nobody asked for "
-    "one. It is the arrangement whose worst overlap is smallest.",
+    "one. It keeps positive overlaps small; the negative ones a ReLU can silence.",
     tolerance=1e-3,
 )
 
