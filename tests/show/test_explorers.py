@@ -225,8 +225,8 @@ def test_a_gallery_stands_still_as_a_table():
     twin = gallery_table(gallery())
     assert twin.text.splitlines()[1:] == [
         "features  sparsity 0  sparsity 0.95",
-        "4         2 · 1.0     4 · 0.50",
-        "5         2 · 1.0     5 · 0.40",
+        "4         2 · 0.50    4 · 0.50",
+        "5         2 · 0.50    5 · 0.40",
     ]
     assert twin.html.count("<tr>") == 3
 
