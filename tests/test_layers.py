@@ -12,7 +12,7 @@ ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
     "methods": "metrics < toy < words < probes < lens < affine attribution < heads < sweeps < ablation patching"
     " < gradients editing < sae",
-    "data": "corpus openings prompts facts words < sampling",
+    "data": "corpus openings prompts topics facts words < sampling",
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench doctor",

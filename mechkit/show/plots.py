@@ -111,6 +111,7 @@ def layer_lines(
     layers: Sequence[object] | None = None,
     *,
     ylabel: str,
+    along: str = "layer",
     log: bool = False,
     ax: Axes | None = None,
     title: str = "",
@@ -122,6 +123,7 @@ def layer_lines(
     Args:
         values: Name of the line → its numbers.
         layers: A name for each layer; 0, 1, 2 … when not given.
+        along: What the places are, where they are not layers: "sparsity".
         log: Logarithmic scale; where there are zeros (ranks) it is linear up to 1.
     """
     samples = {name: np.atleast_2d(_array(line)) for name, line in values.items()}
@@ -134,16 +136,17 @@ def layer_lines(
         ax.yaxis.set_major_formatter("{x:g}")
     for index, (name, each) in enumerate(samples.items()):
         look = style.line_look(index)
-        ax.plot(lines[name], **look, markersize=4, lw=1.6, markevery=(index % 3, 3))
+        every = (index % 3, 3) if len(layers) > 12 else 1
+        ax.plot(lines[name], **look, markersize=4, lw=1.6, markevery=every)
         if len(each) > 1:
             band = np.quantile(each, [0.25, 0.75], axis=0, method="nearest")
             ax.fill_between(range(len(layers)), *band, color=look["color"], alpha=0.15, lw=0)
-    ax.set(xlabel="layer", ylabel=ylabel)
+    ax.set(xlabel=along, ylabel=ylabel)
     name_ticks(ax.set_xticks, layers, most=11)
     ax.grid(axis="y", color="#e3e3e3", lw=0.6)
     ax.set_title(title)
     name_lines(ax, lines, end=len(layers) - 1)
-    return describe(ax, *captions.caption_lines(lines, layers, ylabel))
+    return describe(ax, *captions.caption_lines(lines, layers, ylabel, along))
 
 
 @styled

@@ -167,3 +167,10 @@ def test_vectors_keep_their_angles():
 def test_what_does_not_fit_is_named(draw, words):
     with pytest.raises(ValueError, match=words):
         draw()
+
+
+def test_lines_over_something_else_than_layers_say_so():
+    ax = plots.layer_lines({"kept": torch.tensor([2.0, 5.0])}, ["0", "0.9"], ylabel="features", along="sparsity")
+    assert ax.get_xlabel() == "sparsity"
+    assert "features by sparsity. kept: 2.0 to 5.0, highest 5.0 at sparsity 0.9" in style.alt_text(ax.figure)
+    plt.close("all")

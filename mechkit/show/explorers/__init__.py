@@ -2,12 +2,24 @@
 
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
+from mechkit.show.explorers.superposition import (
+    Gallery,
+    SuperpositionExplorer,
+    dimensionality_strip,
+    feature_panels,
+    gallery_table,
+)
 
 __all__ = [
+    "Gallery",
     "LensExplorer",
     "LensReading",
     "SteerExplorer",
     "Steering",
+    "SuperpositionExplorer",
+    "dimensionality_strip",
+    "feature_panels",
+    "gallery_table",
     "lens_reading",
     "lens_table",
     "steer_lines",
