@@ -121,10 +121,9 @@ class Exercise:
                     waiting += [value] if value not in (*found, *waiting) else []
                 elif value is not None:
                     known |= _line_for(name, value)
-        return "\n\n\n".join(
-            ["\n".join(sorted(known, key=lambda line: (" = " in line, line)))] * bool(known)
-            + [ast.unparse(each) for each in found.values()]
-        )
+        lines = "\n".join(sorted(known, key=lambda line: (" = " in line, line)))
+        functions = [ast.unparse(each) for each in reversed(found.values())]  # what is called stands first
+        return "\n\n\n".join([lines] * bool(known) + functions)
 
     def worth(self, wrong_tries: int) -> float:
         """Points for passing after some wrong tries."""
