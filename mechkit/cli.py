@@ -127,10 +127,12 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
+    from mechkit.methods import words
     from mechkit.network import assets
 
     folder = assets.fetch(repair=options.repair)
     print(f"{folder.name} is in {folder}")
+    print(f"{words.GLOVE} came with the course, in {words.glove_folder()}")
     return 0
 
 

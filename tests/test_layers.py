@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 # Rooms and rows from top to bottom. Modules in one row may not import one another; a package counts as one.
 ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache",
-    "methods": "metrics < toy < words < analogies < probes < lens < affine attribution < heads < ablation patching < editing < sae",
+    "methods": "metrics < toy < words < analogies < probes < lens < affine attribution < heads < ablation patching"
+    " < editing < sae",
     "data": "corpus openings prompts facts words < sampling",
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"

@@ -184,10 +184,13 @@ def load_words(limit: int | None = None) -> WordVectors:
     Raises: ValueError if the files are not there or not whole, with what to do.
     Chapter: 02.
     """
-    matrix, words = _glove_files()
-    if limit is not None and not 1 <= limit <= len(words):
-        raise ValueError(f"wanted a limit from 1 to {len(words)} words; came {limit}")
-    return WordVectors(words[:limit], matrix[:limit], name=GLOVE)
+    if limit is None:
+        matrix, words = _glove_files()
+        return WordVectors(words, matrix, name=GLOVE)
+    every = load_words()
+    if not 1 <= limit <= len(every):
+        raise ValueError(f"wanted a limit from 1 to {len(every)} words; came {limit}")
+    return WordVectors(every.words[:limit], every._matrix[:limit], name=GLOVE)
 
 
 def glove_folder() -> Path:
