@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from mechkit.show import style
 from mechkit.show.captions import number, percent, signed
 from mechkit.show.style import describe, drawable, new_axes, styled
+
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # keeps a label legible over an arrow
 
 
 @styled
@@ -36,18 +39,22 @@ def word_map(
         raise ValueError(f"word_map wanted two points for each of {len(pairs)} pairs; got {array.shape}.")
     ax = ax or new_axes(8.2, 5.6)
     for side in (0, 1):
-        ax.scatter(*array[:, side].T, color=style.PALETTE[side], marker=style.MARKERS[side], s=22, zorder=3)
-    for ends, words in zip(array, pairs, strict=True):
-        arrow = {"arrowstyle": "->", "color": "#999999", "lw": 0.9, "shrinkA": 3, "shrinkB": 3}
-        ax.annotate("", ends[1], ends[0], arrowprops=arrow)
-        for side, word in enumerate(words):
-            outwards = (ends[side] - ends[1 - side])[0] >= 0
-            place = {"xytext": (6 if outwards else -6, 0), "textcoords": "offset points", "va": "center"}
-            ink = style.PALETTE[side]
-            ax.annotate(drawable(word), ends[side], **place, ha="left" if outwards else "right", color=ink, size=8.5)
+        ax.scatter(*array[:, side].T, color=style.PALETTE[side], marker=style.MARKERS[side], s=22, zorder=5)
+    for ends in array:
+        arrow = {"arrowstyle": "->", "color": "#999999", "lw": 0.9, "shrinkA": 3, "shrinkB": 3, "zorder": 1}
+        ax.annotate("", ends[1], ends[0], arrowprops=arrow, zorder=1)
+    span = np.ptp(array.reshape(-1, 2), axis=0) + 1e-9
+    up = 1 if (array[:, 1] - array[:, 0])[:, 1].mean() >= 0 else -1
+    for side, outwards in enumerate((-up, up)):  # labels stand beyond both ends of the arrows
+        for words, place, lift in zip(
+            pairs, array[:, side], _lifts(array[:, side] / span * (1, outwards)), strict=True
+        ):
+            look = {"ha": "center", "va": "center", "color": style.PALETTE[side], "size": 8.5, "path_effects": HALO}
+            shift = {"xytext": (0, outwards * (9 + lift)), "textcoords": "offset points", "zorder": 4}
+            ax.annotate(drawable(words[side]), place, **shift, **look)
     kept = [percent(share) for share in shares]
     ax.set(xlabel=f"first component ({kept[0]} of the variance)", ylabel=f"second component ({kept[1]})")
-    ax.margins(0.16, 0.06)
+    ax.margins(0.08, 0.1)
     ax.set_title(title)
     shifts = array[:, 1] - array[:, 0]
     rows = [["pair", "from", "to"]]
@@ -86,7 +93,7 @@ def word_line(
     colors = np.where(shown < 0, style.NEGATIVE, style.POSITIVE)
     bars = ax.barh(range(len(order)), shown, color=colors, height=0.7)
     ax.bar_label(bars, [signed(value) for value in shown], padding=3, size=8)
-    ax.set_yticks(range(len(order)), [drawable(words[i], length=20) for i in order])
+    ax.set_yticks(range(len(order)), [drawable(words[i], length=28) for i in order])
     ax.axvline(0, color="#666666", lw=0.8)
     ax.margins(x=0.14, y=0.01)
     ax.set_xlabel(xlabel)
@@ -129,6 +136,18 @@ def share_dots(
     table = [["", *values]]
     table += [[row, *(percent(shares[i]) for shares in values.values())] for i, row in enumerate(rows)]
     return describe(ax, f"{xlabel}, in {len(rows)} rows; on average {means}.", table)
+
+
+def _lifts(spots: np.ndarray) -> list[float]:
+    """How much further out, in points, each label stands so that no two lie on one another."""
+    labels, lifts = [], np.zeros(len(spots))
+    for index in np.argsort(spots[:, 1], kind="stable"):
+        x, y = spots[index]
+        while any(abs(x - across) < 0.085 and abs(y - up) < 0.045 for across, up in labels):
+            y += 0.005
+        labels.append((x, y))
+        lifts[index] = y - spots[index, 1]
+    return (lifts * 270).tolist()
 
 
 def _agreeing(shifts: np.ndarray) -> int:

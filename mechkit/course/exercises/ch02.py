@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Option, Property, Words
 from mechkit.data.words import OCCUPATIONS, WORD_PAIRS, Pair, Quad, analogy_questions
+from mechkit.methods.analogies import pair_offsets, solve_analogies, solve_offsets
 from mechkit.methods.words import WordVectors, token_words
 from mechkit.network.model import LanguageModel
 
@@ -89,6 +90,7 @@ NEAREST = Exercise(
     points=1,
     minutes=5,
     reference=nearest,
+    library=lambda vectors, target, k: _cosines(vectors, target).topk(k).indices.tolist(),
     cases=lambda seed: [
         (_cloud(seed, 40, 6), _normal(seed + 50, 6), 5),
         (_cloud(seed + 1, 25, 3), _normal(seed + 51, 3), 8),
@@ -172,6 +174,7 @@ THREE_COS_ADD = Exercise(
     points=1,
     minutes=5,
     reference=three_cos_add,
+    library=_add,
     cases=lambda seed: [_cloud_case(seed, 30, 6), _cloud_case(seed + 1, 12, 3)],
     mistakes=(
         Mistake(
@@ -239,6 +242,17 @@ def _rankings(words: WordVectors, questions: tuple[Quad, ...]) -> list[tuple[lis
     return [(_first(words, _target(words, question)), question) for question in spelled]
 
 
+def _exclusion(words: WordVectors, questions: Sequence[Quad]) -> dict[str, float]:
+    solved = solve_analogies(words, questions)
+    firsts = zip(solved.answers(exclude=False), solved.questions, strict=True)
+    returned = [answer == asked[2] for answer, asked in firsts]
+    return {
+        "excluded": solved.accuracy(),
+        "free": solved.accuracy(exclude=False),
+        "returns_c": _share(returned),
+    }
+
+
 def _returns_any(words: WordVectors, questions: Sequence[Quad]) -> dict[str, float]:
     firsts = [ranking[0] in question[:3] for ranking, question in _rankings(words, tuple(questions))]
     return exclusion(words, questions) | {"returns_c": _share(firsts)}
@@ -266,6 +280,7 @@ EXCLUSION = Exercise(
     points=2,
     minutes=12,
     reference=exclusion,
+    library=_exclusion,
     cases=lambda seed: [(COMMON, _questions(seed, 25, "capital", "comparative", "gender"))],
     mistakes=(
         Mistake(
@@ -335,6 +350,7 @@ THREE_COS_MUL = Exercise(
     points=2,
     minutes=8,
     reference=three_cos_mul,
+    library=_multiply,
     cases=lambda seed: [_cloud_case(seed + 7, 30, 6), _cloud_case(seed + 8, 12, 4)],
     mistakes=(
         Mistake(
@@ -410,6 +426,11 @@ def _scaled(words: WordVectors, questions: Sequence[Quad], noise: Tensor) -> Ten
     return noise / noise.norm(dim=-1, keepdim=True) * _offset_lengths(words, questions)
 
 
+def _random_offset(words: WordVectors, questions: Sequence[Quad], noise: Float[Tensor, "question d"]) -> list[str]:
+    lengths = pair_offsets(words, questions).norm(dim=-1, keepdim=True)
+    return solve_offsets(words, questions, noise / noise.norm(dim=-1, keepdim=True) * lengths).answers()
+
+
 def _noise_case(seed: int) -> tuple:
     questions = _questions(seed, 12, "plural", "nationality")
     return (COMMON, questions, 2 * _normal(seed, len(questions), 50))
@@ -422,6 +443,7 @@ RANDOM_OFFSET = Exercise(
     points=3,
     minutes=12,
     reference=random_offset,
+    library=_random_offset,
     cases=lambda seed: [_noise_case(seed)],
     mistakes=(
         Mistake(
@@ -566,6 +588,15 @@ def fair_ranks(words: WordVectors, pairs: Sequence[Pair]) -> list[int]:
     return ranks
 
 
+def _fair_ranks(words: WordVectors, pairs: Sequence[Pair]) -> list[int]:
+    offsets, starts, ranks = pair_offsets(words, pairs), words.units([a for a, _ in pairs]), []
+    for i, (a, b) in enumerate(pairs):
+        cosines = words.cosines((starts[i] + (offsets.sum(0) - offsets[i]) / (len(pairs) - 1))[None])[0]
+        cosines[words.place(a)] = -torch.inf
+        ranks.append(int((cosines > cosines[words.place(b)]).sum()))
+    return ranks
+
+
 FLAWS = {
     "leaked": "the pair that is tested helped to make the offset; leave it out of the mean",
     "shortlist": "the answer is looked for among the pairs' own second words only; it must beat every word there is",
@@ -605,6 +636,7 @@ FAIR_RANKS = Exercise(
     points=3,
     minutes=15,
     reference=fair_ranks,
+    library=_fair_ranks,
     cases=lambda seed: [(COMMON, _few_pairs(seed))],
     mistakes=(
         _flawed("leaked"),
