@@ -44,7 +44,7 @@ def _unit(words: WordVectors, word: str) -> Float[Tensor, " d"]:
 
 def _first(words: WordVectors, target: Float[Tensor, " d"], count: int = KEPT) -> list[str]:
     """The words with the largest cosine, one target at a time."""
-    return [words.words[i] for i in (_table(words) @ target).argsort(descending=True, stable=True)[:count].tolist()]
+    return [words.words[i] for i in (_table(words) @ target).topk(count).indices.tolist()]
 
 
 def _target(words: WordVectors, question: Quad) -> Float[Tensor, " d"]:
