@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, doctor, "check that everything is here and right", "mechkit doctor --json")
     _json(one)
 
-    one = _command(commands, fetch, "get or repair the default model", "mechkit fetch --repair")
+    one = _command(
+        commands, fetch, "get or repair the default model; say where the word vectors are", "mechkit fetch --repair"
+    )
     one.add_argument("--repair", action="store_true", help="compare every byte, and make again what is damaged")
 
     one = _command(commands, progress, "show what you have done", "mechkit progress --json")
