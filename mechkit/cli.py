@@ -60,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, doctor, "check that everything is here and right", "mechkit doctor --json")
     _json(one)
 
-    one = _command(commands, fetch, "get or repair the default model", "mechkit fetch --repair")
+    one = _command(
+        commands, fetch, "get or repair the default model; say where the word vectors are", "mechkit fetch --repair"
+    )
     one.add_argument("--repair", action="store_true", help="compare every byte, and make again what is damaged")
 
     one = _command(commands, progress, "show what you have done", "mechkit progress --json")
@@ -128,10 +130,12 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
+    from mechkit.methods import words
     from mechkit.network import assets
 
     folder = assets.fetch(repair=options.repair)
     print(f"{folder.name} is in {folder}")
+    print(f"{words.GLOVE} came with the course, in {words.glove_folder()}")
     return 0
 
 

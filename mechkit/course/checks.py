@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mechkit.course.answer import SECONDS, Outcome, run_answer
 from mechkit.course.compare import Difference, alike, as_tensor, compare
-from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny
+from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny, Words
 from mechkit.course.scope import borrowed, isolate
+from mechkit.methods.words import load_words
 from mechkit.network.tiny import tiny_model
 
 Status = Literal["passed", "failed", "not attempted"]
@@ -173,6 +174,8 @@ def _fill(case: tuple, model: Any) -> tuple:
 def _stand_in(argument: Any, model: Any) -> Any:
     if argument is MODEL:
         return model
+    if isinstance(argument, Words):
+        return load_words(argument.limit)
     return _tiny(argument) if isinstance(argument, Tiny) else argument
 
 

@@ -38,6 +38,16 @@ class Tiny:
 
 
 @dataclass(frozen=True)
+class Words:
+    """Stands for GloVe's commonest words among a case's arguments."""
+
+    limit: int | None = None
+
+    def __repr__(self) -> str:
+        return "words"
+
+
+@dataclass(frozen=True)
 class Mistake:
     """A wrong answer that learners give, and the sentence that names it.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mechkit.course.checks import Surroundings, check, diagnose
-from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny
+from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny, Words
 from mechkit.course.scope import imports_of
 
 
@@ -64,6 +64,20 @@ WIDEST = Exercise(
     discussion="Found.",
 )
 RIGHT = "(base + (x - x.mean()) ** 2)"
+
+
+COUNT = Exercise(
+    id="99_count",
+    kind="finding",
+    level=1,
+    points=1.0,
+    minutes=5,
+    reference=lambda words: len(words) + words.place("the"),
+    cases=lambda seed: [(Words(100 + seed),)],
+    mistakes=(Mistake("all", "All.", lambda words: 400_000), Mistake("none", "None.", lambda words: 0)),
+    hints=("Count.", "len."),
+    discussion="Counted.",
+)
 
 
 def judge(notebook, source, exercise=SPREAD, name="spread", **around):
@@ -312,3 +326,8 @@ def test_a_check_does_not_disturb_the_notebooks_random_numbers(notebook):
     torch.manual_seed(3)
     judge(notebook, returning("torch.rand(9)"))
     assert torch.rand(1) == expected
+
+
+def test_words_stand_for_gloves_commonest(notebook):
+    assert judge(notebook, "def count(words):\n    return len(words)", COUNT, "count").passed
+    assert repr(Words()) == "words"

@@ -8,12 +8,15 @@ import torch
 
 from mechkit.show import style
 from mechkit.show.explorers import (
+    AnalogyExplorer,
+    AnalogyReading,
     Gallery,
     LensExplorer,
     LensReading,
     SteerExplorer,
     Steering,
     SuperpositionExplorer,
+    analogy_table,
     dimensionality_strip,
     feature_panels,
     gallery_table,
@@ -68,6 +71,21 @@ def polygon(corners, features):
 
 def gallery():
     return Gallery([0.0, 0.95], {n: torch.stack([polygon(2, n), polygon(n, n)]) for n in (4, 5)})
+
+
+def answer(a, b, c, method, exclude):
+    """Knows four words; the best answer is c where it may be."""
+    for word in (a, b, c):
+        if word not in ("man", "king", "woman", "<b>"):
+            raise ValueError(f"came {word!r}, which is not among them: did you mean king?")
+    if method == "broken":
+        raise RuntimeError("out of memory")
+    best = [(c, 0.9), ("queen", 0.8), ("<i>", -0.1)]
+    return AnalogyReading((a, b, c), best[1:] if exclude else best)
+
+
+def unknown(*question):
+    raise ValueError("no such word")
 
 
 def plain(html):
@@ -165,7 +183,8 @@ def test_an_explorer_that_starts_on_a_bad_prompt_recovers():
 
 
 def test_the_readouts_are_announced():
-    for explorer in (LensExplorer(Compute(), "a"), SteerExplorer(steering()), SuperpositionExplorer(gallery())):
+    singles = (LensExplorer(Compute(), "a"), SteerExplorer(steering()), SuperpositionExplorer(gallery()))
+    for explorer in (AnalogyExplorer({"GloVe": answer}), *singles):
         assert 'role="status" aria-live="polite"' in explorer.message.value
 
 
@@ -252,8 +271,62 @@ def test_a_dimensionality_strip_has_a_dot_for_every_feature():
     plt.close("all")
 
 
+def test_an_analogy_follows_the_words_the_rule_and_the_method():
+    explorer = AnalogyExplorer({"GloVe": answer}, methods=["3CosAdd", "broken"])
+    assert plain(explorer.message.value) == (
+        "man : king :: woman : queen (score 0.80; the words of the question may not answer)."
+    )
+    explorer.exclude.value = False
+    assert "woman : woman, a word of the question itself (score 0.90; every word may answer)" in explorer.message.value
+    assert "woman (in the question)" in explorer.table.value
+    assert "<i>" not in explorer.table.value.replace("<i style", "")
+    explorer.words[2].value = "<b>"
+    assert "&lt;b&gt;" in explorer.message.value
+    assert "<b>" not in explorer.table.value + explorer.message.value
+    table = explorer.table.value
+    explorer.method.value = "broken"
+    assert plain(explorer.message.value) == "RuntimeError: out of memory"
+    assert explorer.table.value == table
+
+
+def test_an_unknown_word_gets_its_sentence_and_the_table_stays():
+    explorer = AnalogyExplorer({"GloVe": answer, "other": unknown})
+    table = explorer.table.value
+    explorer.words[1].value = "kinng"
+    assert plain(explorer.message.value) == "came &#x27;kinng&#x27;, which is not among them: did you mean king?"
+    assert explorer.table.value == table
+    explorer.words[1].value = "king"
+    assert "mk-error" not in explorer.message.value
+    explorer.vectors.value = "other"
+    assert plain(explorer.message.value) == "no such word"
+
+
+def test_the_analogy_twin_shows_the_answers_with_and_without_the_rule():
+    twin = analogy_table(
+        {"rule": answer("man", "king", "woman", "", True), "free": answer("man", "king", "woman", "", False)}
+    )
+    assert twin.text.splitlines()[0].split() == ["rule", "free"]
+    assert "queen 0.80" in twin.text
+    assert "woman 0.90" in twin.text
+    assert len(twin.text.splitlines()) == 3
+    assert "<i>" not in twin.html
+
+
+def test_vectors_that_lack_a_word_say_so_in_the_twin(monkeypatch):
+    shown = []
+    monkeypatch.setattr(style, "display", lambda thing, raw=False: shown.append(thing))
+    AnalogyExplorer({"GloVe": answer, "other": unknown})._ipython_display_()
+    assert shown[1].text.splitlines()[2] == "other: no such word"
+
+
 @pytest.mark.parametrize(
-    "explorer", [LensExplorer(Compute(), "a b"), SteerExplorer(steering()), SuperpositionExplorer(gallery())]
+    "explorer",
+    [
+        AnalogyExplorer({"GloVe": answer}),
+        LensExplorer(Compute(), "a b"),
+        SteerExplorer(steering()),
+        SuperpositionExplorer(gallery()),
+    ],
 )
 def test_an_explorer_shows_a_widget_and_a_twin_that_outlives_it(explorer, monkeypatch):
     shown = []

@@ -1,5 +1,6 @@
 """One explorer a chapter: the reader moves one thing and sees what follows; saved, a still twin remains."""
 
+from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
 from mechkit.show.explorers.superposition import (
@@ -11,12 +12,15 @@ from mechkit.show.explorers.superposition import (
 )
 
 __all__ = [
+    "AnalogyExplorer",
+    "AnalogyReading",
     "Gallery",
     "LensExplorer",
     "LensReading",
     "SteerExplorer",
     "Steering",
     "SuperpositionExplorer",
+    "analogy_table",
     "dimensionality_strip",
     "feature_panels",
     "gallery_table",
