@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[1]
 # Rooms and rows from top to bottom. Modules in one row may not import one another; a package counts as one.
 ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache",
-    "methods": "metrics < toy < words < probes < lens < affine attribution < heads < ablation patching < editing < sae",
-    "data": "corpus openings prompts facts words < sampling",
+    "methods": "metrics < toy < words < splits < probes erasure ccs < lens < affine attribution < heads"
+    " < ablation patching < editing < sae",
+    "data": "corpus openings prompts facts words lexicon < sampling properties < probe_results",
     "show": "captions < style < plots explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring bench doctor",
