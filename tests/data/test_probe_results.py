@@ -13,10 +13,11 @@ from mechkit.network.tiny import tiny_model
 
 
 def small(name="number", words=8):
-    """The first few words of a property."""
+    """A property with a few of its words."""
 
     def part(sentences):
-        known = list(dict.fromkeys(sentences.words))[:words]
+        known = list(dict.fromkeys(sentences.words))
+        known = known[:: len(known) // words]
         rows = [i for i, word in enumerate(sentences.words) if word in known]
         return Sentences(*(tuple(column[i] for i in rows) for column in vars(sentences).values()))
 

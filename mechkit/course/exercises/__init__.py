@@ -1,9 +1,9 @@
 """Every exercise of the course, one module a chapter."""
 
 from mechkit.course.exercise import Chapter, Exercise
-from mechkit.course.exercises import ch00, ch04
+from mechkit.course.exercises import ch00, ch03, ch04
 
-CHAPTERS: dict[str, Chapter] = {each.CHAPTER.number: each.CHAPTER for each in (ch00, ch04)}
+CHAPTERS: dict[str, Chapter] = {each.CHAPTER.number: each.CHAPTER for each in (ch00, ch03, ch04)}
 
 
 def find_chapter(number: str) -> Chapter:

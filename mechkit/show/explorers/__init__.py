@@ -1,15 +1,18 @@
 """One explorer a chapter: the reader moves one thing and sees what follows; saved, a still twin remains."""
 
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
+from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
 
 __all__ = [
     "LensExplorer",
     "LensReading",
+    "ProbeExplorer",
     "SteerExplorer",
     "Steering",
     "lens_reading",
     "lens_table",
+    "probe_table",
     "steer_lines",
     "steer_table",
 ]
