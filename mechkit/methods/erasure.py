@@ -87,20 +87,27 @@ class Eraser:
         return Edit("resid_post", layer, self, position=position)
 
 
-def fit_leace(x: Float[Tensor, "example d_model"], y: Int[Tensor, " example"]) -> Eraser:
+def fit_leace(x: Float[Tensor, "example d_model"], y: Int[Tensor, " example"], *, shrinkage: float = 0.0) -> Eraser:
     """LEACE: erase classes in closed form, by whitening, projecting out, and colouring again.
 
     With S the covariance of x and C its covariance with the (one-hot) classes, the whitened directions that tell
     the classes apart are those of S^(-1/2) C; P projects on them, and away = (S^(1/2) P S^(-1/2))^T. Afterwards
     the classes have the same mean, which is exactly what keeps every linear probe at chance on these data.
 
+    Args:
+        shrinkage: From 0 to 1, how far S is pulled to a multiple of the identity. The means agree whatever it is;
+            with fewer examples than dimensions some of it keeps the eraser from learning the examples by heart,
+            and at 1 it projects the mean difference out.
     Raises: ValueError if there is one class only, or x does not vary.
     Source: Belrose et al. (2023), "LEACE: Perfect linear concept erasure in closed form".
     Chapter: 03.
     """
     check_labels(y)
     data, mean = x.double(), x.double().mean(0)
-    values, vectors = torch.linalg.eigh((data - mean).T @ (data - mean) / len(x))
+    covariance = (data - mean).T @ (data - mean) / len(x)
+    identity = torch.eye(len(mean), dtype=torch.float64)
+    covariance = (1 - shrinkage) * covariance + shrinkage * covariance.diagonal().mean() * identity
+    values, vectors = torch.linalg.eigh(covariance)
     kept = values > RANK * values[-1].clamp(min=1e-30)
     if not kept.any():
         raise ValueError("wanted features that differ between examples; came the same vector every time")

@@ -57,6 +57,18 @@ def test_leace_with_more_dimensions_than_examples():
     assert mean_difference(erased, y).norm() < 1e-3
 
 
+@pytest.mark.parametrize("shrinkage", [0.1, 0.9, 1.0])
+def test_whatever_the_shrinkage_the_means_agree(shrinkage):
+    x, y = data(count=40, size=50)
+    assert mean_difference(fit_leace(x, y, shrinkage=shrinkage)(x), y).norm() < 1e-3
+
+
+def test_full_shrinkage_projects_the_mean_difference_out():
+    x, y = data()
+    projected = project_out(x, mean_difference(x, y), around=x.mean(0))
+    torch.testing.assert_close(fit_leace(x, y, shrinkage=1.0)(x), projected, atol=1e-3, rtol=1e-3)
+
+
 def test_projecting_out_leaves_nothing_along_and_everything_across():
     x, _ = data()
     direction = torch.randn(8, generator=torch.Generator().manual_seed(1))

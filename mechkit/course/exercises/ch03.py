@@ -730,7 +730,7 @@ def _contrast(seed: int) -> tuple:
     generator = _generator(seed)
     yes, no = (torch.randn(10, 40, generator=generator) for _ in range(2))
     sides = 2 * (torch.randperm(10, generator=generator) % 2) - 1
-    return (yes - yes.mean(0), no - no.mean(0), sides)
+    return (yes, no, sides)
 
 
 IMPOSTOR = Exercise(
@@ -775,8 +775,8 @@ IMPOSTOR = Exercise(
         "Stack the halves to one matrix `rows`, and the wanted scores to one vector: 5 · sides for yes, −5 · sides "
         "for no.",
         "With more columns than rows many vectors solve `rows @ w = wanted`; the pseudoinverse gives the shortest.",
-        "`torch.linalg.pinv(torch.cat([yes, no])) @ (5.0 * torch.cat([sides, -sides]))`; if it is not exact, give "
-        "pinv `rtol=1e-5`.",
+        "`torch.linalg.pinv(torch.cat([yes, no]), rtol=1e-5) @ (5.0 * torch.cat([sides, -sides]))`; `rtol` leaves out "
+        "the row too many that centred halves have.",
     ),
     properties=(
         Property(
@@ -1091,8 +1091,8 @@ ERASE = Exercise(
             lambda result, x, direction, mean: bool(((result.float() - mean) @ direction).abs().max() < 1e-2),
         ),
     ),
-    discussion="One direction is gone; but is the *property*? Coordinates are correlated, and a probe may find it "
-    "again through its neighbours. That is what the next exercise closes.",
+    discussion="One direction is gone; but is the *property*? Along the mean difference it is, for every linear probe: "
+    "the class means are then equal. Along a probe's own direction it need not be, since coordinates are correlated.",
     teaches=("project_out",),
 )
 
@@ -1195,7 +1195,7 @@ LEACE = Exercise(
         ),
     ),
     discussion="Equal class means are exactly what it takes to keep every linear probe at chance, and this is the "
-    "smallest change (in whitened distance) that reaches it. A *nonlinear* probe may still find the property.",
+    "smallest change (in the mean square) that reaches it. A *nonlinear* probe may still find the property.",
     tolerance=1e-3,
     uses=("mean_difference",),
     teaches=("fit_leace", "LeaceFitter", "LeaceEraser"),
@@ -1276,7 +1276,7 @@ FAIR_CONTROL = Exercise(
         "the change of the gap between the two answers.",
     ),
     discussion="A good control differs from the experiment in exactly the thing that the claim is about. And one "
-    "random direction is one draw: the next cell takes several.",
+    "random direction is one draw: the next cells draw a new one for each layer.",
     tolerance=1e-3,
     control=True,
     choice=True,
