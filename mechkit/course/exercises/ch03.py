@@ -922,11 +922,27 @@ NUMBER_PUSH = Exercise(
 
 
 def writable_from(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
-    directions, gaps = _number_directions(lm, tuple(data["singular"]), tuple(data["plural"])), []
+    gaps = []
     for layer in _layers(lm, data):
-        gaps.append(float(_gaps(lm, data["prompts"], push=(layer, directions[layer])).mean()))
+        sides = (tuple(data[side]) for side in ("singular", "plural", "prompts"))
+        gaps.append(_gap_after(lm, *sides, layer=layer, position=-1))
     found = [layer for layer, gap in zip(_layers(lm, data), gaps, strict=True) if gap > 0]
     return {"layer": found[0] if found else lm.n_layers, "gaps": gaps}
+
+
+@lru_cache(maxsize=64)
+def _gap_after(
+    lm: LanguageModel,
+    singular: tuple[str, ...],
+    plural: tuple[str, ...],
+    prompts: tuple[str, ...],
+    *,
+    layer: int,
+    position: int | None,
+) -> float:
+    """The mean gap after the layer's own number direction was added."""
+    direction = _number_directions(lm, singular, plural)[layer]
+    return float(_gaps(lm, prompts, push=(layer, direction), position=position).mean())
 
 
 def _layers(lm: LanguageModel, data: dict[str, Any]) -> list[int]:
@@ -934,11 +950,8 @@ def _layers(lm: LanguageModel, data: dict[str, Any]) -> list[int]:
 
 
 def _pushed_gaps(lm: LanguageModel, data: dict[str, Any], position: int | None = -1) -> list[float]:
-    directions = _number_directions(lm, tuple(data["singular"]), tuple(data["plural"]))
-    return [
-        float(_gaps(lm, data["prompts"], push=(layer, directions[layer]), position=position).mean())
-        for layer in _layers(lm, data)
-    ]
+    sides = [tuple(data[side]) for side in ("singular", "plural", "prompts")]
+    return [_gap_after(lm, *sides, layer=layer, position=position) for layer in _layers(lm, data)]
 
 
 def _first_above(lm: LanguageModel, data: dict[str, Any], gaps: list[float], bar: float = 0.0) -> dict[str, Any]:
