@@ -1326,7 +1326,7 @@ CHAPTER = Chapter(
             "b": Option(
                 "the number direction at the noun is what the model takes its verb from",
                 True,
-                "Added there it flipped the verb, erased there the agreement broke; random directions did neither",
+                "Added there it flipped the verb, erased there the agreement suffered; the controls did neither",
             ),
             "c": Option(
                 "the model holds a direction of truth",
