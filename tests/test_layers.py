@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 # Rooms and rows from top to bottom. Modules in one row may not import one another; a package counts as one.
 ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
-    "methods": "metrics < toy < words < analogies < probes < lens < affine attribution < heads < sweeps"
-    " < ablation patching < gradients editing < sae",
-    "data": "corpus openings prompts topics facts words < sampling",
+    "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
+    " < sweeps < ablation patching < gradients editing < sae",
+    "data": "corpus openings prompts topics facts words lexicon < sampling properties < probe_results",
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench doctor",

@@ -2,6 +2,7 @@
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
+from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
 from mechkit.show.explorers.superposition import (
     Gallery,
@@ -17,6 +18,7 @@ __all__ = [
     "Gallery",
     "LensExplorer",
     "LensReading",
+    "ProbeExplorer",
     "SteerExplorer",
     "Steering",
     "SuperpositionExplorer",
@@ -26,6 +28,7 @@ __all__ = [
     "gallery_table",
     "lens_reading",
     "lens_table",
+    "probe_table",
     "steer_lines",
     "steer_table",
 ]

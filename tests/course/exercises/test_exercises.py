@@ -11,7 +11,8 @@ from mechkit.course import exercises
 from mechkit.course.checks import Surroundings, check
 from mechkit.course.exercise import MODEL
 
-EXERCISES = [exercise for chapter in exercises.CHAPTERS.values() for exercise in chapter.exercises]
+CHAPTERS = [exercises.find_chapter(number) for number in exercises.NUMBERS]
+EXERCISES = [exercise for chapter in CHAPTERS for exercise in chapter.exercises]
 RIGHT = {
     name: answers
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])
@@ -37,7 +38,7 @@ def by_speed(pairs):
 @pytest.fixture
 def judge(request):
     def run(exercise, answer, seed=0):
-        chapter = exercises.CHAPTERS[exercise.chapter]
+        chapter = exercises.find_chapter(exercise.chapter)
         around = Surroundings(
             imports={},
             answers={each.name: each.ours for each in chapter.before(exercise)},
@@ -52,6 +53,12 @@ def judge(request):
 
 RIGHTS = [(each, f"{i}", answer) for each in EXERCISES for i, answer in enumerate(RIGHT.get(each.id, []))]
 MISTAKES = [(each, mistake.name, mistake) for each in EXERCISES for mistake in each.mistakes]
+
+
+def test_every_chapter_is_listed():
+    modules = {module.name for module in pkgutil.iter_modules(exercises.__path__)}
+    assert modules == {f"ch{number}" for number in exercises.NUMBERS}
+    assert [chapter.number for chapter in CHAPTERS] == list(exercises.NUMBERS)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda each: each.id)
@@ -105,7 +112,7 @@ def test_the_visible_answer_typed_in_fails_on_hidden_cases(exercise, literal, ju
     assert not all(verdict.passed for verdict in typed)
 
 
-@pytest.mark.parametrize("chapter", exercises.CHAPTERS.values(), ids=lambda each: each.number)
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda each: each.number)
 def test_a_chapter_has_what_the_design_asks_of_it(chapter):
     levels = [exercise.level for exercise in chapter.exercises]
     assert levels[:2] == [1, 1]
