@@ -664,11 +664,32 @@ def _control(
     return {"choice": choice, "kl": float(kl(final, lens).mean())}
 
 
-def _control_case(seed: int) -> tuple:
-    tiny, generator = Tiny(seed), _generator(seed)
-    pairs = _pairs(seed, tokens=440, size=tiny.d_model)
+CONFUSED_CONTROLS: dict[str, Callable[[dict[str, Any], LanguageModel], dict[str, Any]]] = {
+    "fitted_on_test": lambda data, lm: _control("shuffled", data | {"test": data["train"]}, lm),
+    "tested_on_rotated": partial(_control, "shuffled", tested="rotated"),
+    "tested_on_both_shuffled": partial(_control, "shuffled", tested="both_shuffled"),
+    "tested_on_fewer": partial(_control, "shuffled", tested="fewer"),
+    "reversed": partial(_control, "shuffled", kl=lambda final, lens: _kl(lens, final)),
+}
+
+
+@lru_cache(maxsize=64)
+def _control_data(seed: int) -> dict[str, Any]:
+    """Pairs on which no confusion gives the right number by chance."""
+    lm = tiny_model(seed=seed)
+
+    def telling(data: dict[str, Any]) -> bool:
+        right = control(data, lm)["kl"]
+        return all(abs(found(data, lm)["kl"] / right - 1) > 0.02 for found in CONFUSED_CONTROLS.values())
+
+    return next(filter(telling, (_control_pairs(seed + 1000 * attempt, lm.d_model) for attempt in count())))
+
+
+def _control_pairs(seed: int, size: int) -> dict[str, Any]:
+    generator = _generator(seed)
+    pairs = _pairs(seed, tokens=440, size=size)
     (h, target), *held = zip(*(part.split([200, 60, 60, 60, 60]) for part in pairs), strict=True)
-    rotation = torch.linalg.qr(torch.randn(tiny.d_model, tiny.d_model, generator=generator)).Q
+    rotation = torch.linalg.qr(torch.randn(size, size, generator=generator)).Q
     order = torch.randperm(200, generator=generator)
     train = {
         "shuffled": (h[order], target),
@@ -678,7 +699,7 @@ def _control_case(seed: int) -> tuple:
     }
     test = dict(zip(train, held, strict=True))  # each control has held-out pairs of its own, never shuffled
     test["rotated"] = (test["rotated"][0] @ rotation, test["rotated"][1])
-    return ({"train": train, "test": test, "ridge": 5.0}, tiny)
+    return {"train": train, "test": test, "ridge": 5.0}
 
 
 CONTROL = Exercise(
@@ -688,7 +709,7 @@ CONTROL = Exercise(
     points=4,
     minutes=15,
     reference=control,
-    cases=lambda seed: [_control_case(seed)],
+    cases=lambda seed: [(_control_data(seed), Tiny(seed))],
     mistakes=(
         Mistake(
             "rotated",
@@ -710,21 +731,21 @@ CONTROL = Exercise(
         Mistake(
             "fitted_on_test",
             "Yours measures on the training pairs. What the map memorised would count as reading: use `data['test']`.",
-            lambda data, lm: _control("shuffled", data | {"test": data["train"]}, lm),
+            CONFUSED_CONTROLS["fitted_on_test"],
         ),
         *(
             Mistake(
                 f"tested_on_{name}",
                 f"The right control, but measured on another's test pairs. Use `data['test']['shuffled']`; yours are "
                 f"those of `'{name}'`.",
-                partial(_control, "shuffled", tested=name),
+                CONFUSED_CONTROLS[f"tested_on_{name}"],
             )
             for name in ("rotated", "both_shuffled", "fewer")
         ),
         Mistake(
             "reversed",
-            "The right control, but yours is KL(lens ‖ final). Measure KL(final ‖ lens), as everywhere in this chapter.",
-            partial(_control, "shuffled", kl=lambda final, lens: _kl(lens, final)),
+            "The right control, but yours is KL(lens ‖ final). Measure KL(final ‖ lens), as elsewhere.",
+            CONFUSED_CONTROLS["reversed"],
         ),
     ),
     hints=(
