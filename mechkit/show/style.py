@@ -33,7 +33,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
-LEADER, SAMPLE = "#9a9a9a", 0.42  # a colour; inches, where the panel is the figure
+LEADER, SAMPLE = "#9a9a9a", 0.5  # a colour; inches, where the panel is the figure
 # few steps, so that 256 colours hold the map and its letters without loss
 SIGNED = mpl.colormaps["RdBu"].resampled(51).with_extremes(bad="#d9d9d9")
 PROBABILITY = LinearSegmentedColormap.from_list(
@@ -115,7 +115,7 @@ def name_lines(ax: Axes, lines: Mapping[str, np.ndarray], *, end: float | int) -
     for index, (name, point) in enumerate(zip(lines, ends, strict=True)):
         start = (1.03, spots[index])
         leader = {"color": LEADER, "lw": 0.7, "shrinkA": 4, "shrinkB": 1, "clip_on": False}
-        ax.add_artist(ConnectionPatch(point, start, "data", "axes fraction", **leader))
+        ax.add_artist(ConnectionPatch(point, start, "axes fraction", **leader))
         look = line_look(index)
         sample = {"arrowstyle": "-", "color": look["color"], "linestyle": look["linestyle"], "lw": 1.6}
         place = {"xycoords": "axes fraction", "va": "center", "size": 8.5, "arrowprops": sample | {"relpos": (0, 0.5)}}

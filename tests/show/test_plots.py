@@ -134,6 +134,10 @@ def test_leaders_do_not_look_like_the_lines_that_they_lead_from():
     ax = plots.layer_lines({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 1.0])}, ylabel="nats")
     leaders = [patch for patch in ax.get_children() if isinstance(patch, ConnectionPatch)]
     assert [patch.get_edgecolor() for patch in leaders] == [to_rgba(style.LEADER)] * 2
+    ax.figure.canvas.draw()
+    ends = [ax.transData.transform((1, line.get_ydata()[-1])) for line in ax.lines]
+    starts = [ax.transAxes.transform(patch.xy1) for patch in leaders]
+    assert all(abs(start - end).max() < 2 for start, end in zip(starts, ends, strict=True))  # pixels
     samples = [text.arrow_patch for text in ax.texts]
     assert [sample.get_edgecolor() for sample in samples] == [to_rgba(line.get_color()) for line in ax.lines]
 
