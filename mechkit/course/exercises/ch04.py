@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from itertools import count, product
+from itertools import count, pairwise, product
 from typing import Any
 
 import torch
@@ -679,8 +679,8 @@ def _control_data(seed: int) -> dict[str, Any]:
     lm = tiny_model(seed=seed)
 
     def telling(data: dict[str, Any]) -> bool:
-        right = control(data, lm)["kl"]
-        return all(abs(found(data, lm)["kl"] / right - 1) > 0.02 for found in CONFUSED_CONTROLS.values())
+        found = sorted(answer(data, lm)["kl"] for answer in (control, *CONFUSED_CONTROLS.values()))
+        return all(above > 1.01 * below for below, above in pairwise(found))
 
     return next(filter(telling, (_control_pairs(seed + 1000 * attempt, lm.d_model) for attempt in count())))
 
