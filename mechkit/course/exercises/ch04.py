@@ -216,7 +216,7 @@ KL_BY_LAYER = Exercise(
     points=2,
     minutes=10,
     reference=kl_by_layer,
-    library=lambda lens, final: metrics.kl_divergence(final, lens).mean(-1),
+    library=lambda lens, final: metrics.kl_divergence(final.expand_as(lens), lens).mean(-1),
     cases=lambda seed: [_logits(seed, spread=2), _logits(seed + 10, spread=80)],
     mistakes=(
         Mistake(
