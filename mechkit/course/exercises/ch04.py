@@ -84,8 +84,8 @@ RANK_OF = Exercise(
         ),
         Mistake(
             "counts_equals",
-            "Yours also counts the tokens with an *equal* logit, and so the token itself. Count only the tokens "
-            "strictly above it: `>`, not `>=`.",
+            "Yours counts the token itself, so the top token gets rank 1. Count only the tokens strictly above it: "
+            "the top token has rank 0.",
             lambda logits, token: int((logits >= logits[token]).sum()),
         ),
         Mistake(
