@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 WORK_FOLDER = Path("mechkit-work")
 
@@ -59,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, doctor, "check that everything is here and right", "mechkit doctor --json")
     _json(one)
 
-    one = _command(commands, fetch, "get or repair the default model", "mechkit fetch --repair")
+    one = _command(
+        commands, fetch, "get or repair the default model; say where the word vectors are", "mechkit fetch --repair"
+    )
     one.add_argument("--repair", action="store_true", help="compare every byte, and make again what is damaged")
 
     one = _command(commands, progress, "show what you have done", "mechkit progress --json")
@@ -159,10 +162,12 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
+    from mechkit.methods import words
     from mechkit.network import assets
 
     folder = assets.fetch(repair=options.repair)
     print(f"{folder.name} is in {folder}")
+    print(f"{words.GLOVE} came with the course, in {words.glove_folder()}")
     return 0
 
 
@@ -242,28 +247,40 @@ def exercises(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    ratios = BENCHES[options.name]()
+    found = BENCHES[options.name]()
     if options.json:
-        print(json.dumps({"ratios": ratios}, indent=1))
-    else:
-        for name, ratio in ratios.items():
-            print(f"{name}: {ratio:.2f}")
+        print(json.dumps(found, indent=1))
+        return 0
+    for rows in found.values():
+        for row in rows if isinstance(rows, list) else [{name: f"{ratio:.2f}" for name, ratio in rows.items()}]:
+            print("  ".join(f"{name}: {value}" for name, value in row.items()))
     return 0
 
 
-def _bench_cache() -> dict[str, float]:
+def _bench_cache() -> dict[str, Any]:
     from mechkit.course.bench import cache_ratio
 
-    return {"cached run / bare forward": cache_ratio()}
+    return {"ratios": {"cached run / bare forward": cache_ratio()}}
 
 
-def _bench_grading() -> dict[str, float]:
+def _bench_chapters() -> dict[str, Any]:
+    from mechkit.course import authoring
+    from mechkit.course.bench import chapter_cost
+
+    return {"chapters": [chapter_cost(path) for path in authoring.solution_paths(_checkout())]}
+
+
+def _bench_grading() -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
-    return grading_ratios(_checkout())
+    return {"ratios": grading_ratios(_checkout())}
 
 
-BENCHES: dict[str, Callable[[], dict[str, float]]] = {"cache": _bench_cache, "grading": _bench_grading}
+BENCHES: dict[str, Callable[[], dict[str, Any]]] = {
+    "cache": _bench_cache,
+    "chapters": _bench_chapters,
+    "grading": _bench_grading,
+}
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def test_fetch_says_where_the_model_is(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(assets, "fetch", lambda repair: asked.append(repair) or tmp_path / "Model")
     assert cli.main(["fetch"]) == cli.main(["fetch", "--repair"]) == 0
     assert asked == [False, True]
-    assert capsys.readouterr().out.splitlines()[0] == f"Model is in {tmp_path / 'Model'}"
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"Model is in {tmp_path / 'Model'}"
+    assert second.startswith("GloVe 6B 50d came with the course, in ")
 
 
 @pytest.mark.parametrize("error", [assets.AssetError("a sentence"), ValueError("a sentence"), OSError("a sentence")])
@@ -164,12 +166,22 @@ def test_exercises_are_listed(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
 
 
-def test_a_bench_prints_ratios(monkeypatch, capsys):
-    monkeypatch.setitem(cli.BENCHES, "cache", lambda: {"cached run / bare forward": 1.07})
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ({"ratios": {"cached run / bare forward": 1.07}}, "cached run / bare forward: 1.07\n"),
+        (
+            {"chapters": [{"chapter": "04", "seconds": 60.0}, {"chapter": "05", "seconds": 50.5}]},
+            "chapter: 04  seconds: 60.0\nchapter: 05  seconds: 50.5\n",
+        ),
+    ],
+)
+def test_a_bench_prints_what_it_found(found, text, monkeypatch, capsys):
+    monkeypatch.setitem(cli.BENCHES, "cache", lambda: found)
     assert cli.main(["bench", "cache", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ratios": {"cached run / bare forward": 1.07}}
+    assert json.loads(capsys.readouterr().out) == found
     assert cli.main(["bench", "cache"]) == 0
-    assert capsys.readouterr().out == "cached run / bare forward: 1.07\n"
+    assert capsys.readouterr().out == text
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Rooms and rows from top to bottom. Modules in one row may not import one another; a package counts as one.
 ROOMS = {
-    "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache",
-    "methods": "metrics < toy < words < probes < lens < affine attribution < heads < ablation patching < editing < sae",
-    "data": "corpus openings prompts facts words < sampling",
-    "show": "captions < style < plots explorers",
+    "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
+    "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
+    " < sweeps < ablation patching < gradients editing < sae",
+    "data": "corpus openings prompts topics facts words lexicon < sampling properties < probe_results",
+    "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
-    " < proofreading workspace selftest < authoring bench doctor",
+    " < proofreading workspace selftest < authoring < bench doctor",
     "grading": "inside submission < sandbox collect < judge setting records reports handout < grade < classroom"
     " exports cluster < session bench",
     "cli": "",

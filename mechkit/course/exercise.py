@@ -5,10 +5,11 @@ solution notebook) and the wrong answers that learners are known to give, so tha
 only "wrong" but which mistake it met.
 """
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any, Literal
 
 Kind = Literal["code", "finding"]
@@ -34,6 +35,16 @@ class Tiny:
 
     def __repr__(self) -> str:
         return f"a tiny random {self.family} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Stands for GloVe's commonest words among a case's arguments."""
+
+    limit: int | None = None
+
+    def __repr__(self) -> str:
+        return "words"
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,6 @@ class Exercise:
         discussion: Said when the check passes.
         tolerance: Relative to the largest expected value.
         properties: Checked before values; `holds(result, *arguments)`.
-        uses: Names of earlier answers that this answer may call.
         teaches: Public names of mechkit that the answer may not call, since they are the answer.
         library: What `lesson.use` hands out until the learner's answer passes (the reference if None).
         control: Whether the exercise is a negative control.
@@ -92,7 +102,6 @@ class Exercise:
     discussion: str
     tolerance: float = 1e-4
     properties: Sequence[Property] = ()
-    uses: Sequence[str] = ()
     teaches: Sequence[str] = ()
     library: Callable[..., Any] | None = None
     control: bool = False
@@ -111,25 +120,44 @@ class Exercise:
         return self.library or self.reference
 
     def worked_solution(self) -> str:
-        """The reference's source, with that of the private helpers it calls below it."""
-        found, waiting = [], [inspect.unwrap(self.reference)]
+        """The reference as a learner may paste it: without annotations, with its imports and private helpers."""
+        found, waiting, known = {}, [inspect.unwrap(self.reference)], set()
         while waiting:
             function = waiting.pop(0)
-            found.append(function)
-            names = (name for name in _names(function.__code__) if name.startswith("_"))
-            helpers = (inspect.unwrap(function.__globals__[name]) for name in names if name in function.__globals__)
-            waiting += [each for each in helpers if inspect.isfunction(each) and each not in (*found, *waiting)]
-        return "\n\n".join(inspect.getsource(function).rstrip() for function in found)
+            found[function] = tree = _bare(function)
+            for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
+                value = inspect.unwrap(function.__globals__.get(name))
+                if inspect.isfunction(value) and value.__module__ == function.__module__:
+                    waiting += [value] if value not in (*found, *waiting) else []
+                elif value is not None:
+                    known |= _line_for(name, value)
+        lines = "\n".join(sorted(known, key=lambda line: (" = " in line, line)))
+        functions = [ast.unparse(each) for each in reversed(found.values())]  # what is called stands first
+        return "\n\n\n".join([lines] * bool(known) + functions)
 
     def worth(self, wrong_tries: int) -> float:
         """Points for passing after some wrong tries."""
         return self.points / 2**wrong_tries if self.choice else self.points
 
 
-def _names(code: CodeType) -> list[str]:
-    """The global names and attributes that a function's code, and code inside it, refers to."""
-    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
-    return [*code.co_names, *inner]
+def _line_for(name: str, value: Any) -> set[str]:
+    """The line that makes a global of a reference known, where one line can."""
+    if inspect.ismodule(value):
+        return {f"import {value.__name__}" + (f" as {name}" if value.__name__ != name else "")}
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return {f"from {value.__module__} import {name}"}
+    return {f"{name} = {value!r}"} if isinstance(value, int | float | str | tuple | list | dict) else set()
+
+
+def _bare(function: Callable[..., Any]) -> ast.Module:
+    """A function's syntax without decorators and annotations, which would need more imports than it has lines."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list, node.returns = [], None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return tree
 
 
 @dataclass(frozen=True)
@@ -158,3 +186,7 @@ class Chapter:
     title: str
     exercises: Sequence[Exercise]
     claim: Claim
+
+    def before(self, exercise: Exercise) -> Sequence[Exercise]:
+        """The exercises that are met before this one, whose answers its answer may call."""
+        return self.exercises[: [each.id for each in self.exercises].index(exercise.id)]

@@ -171,7 +171,8 @@ class Lesson:
         self._show(Card("quiet" if rest else "right", title, lines))
 
     def _judge(self, exercise: Exercise, function: Any) -> Verdict:
-        answers = {each.name: self._passed.get(each.name, each.ours) for each in self.chapter.exercises}
+        earlier = self.chapter.before(exercise)
+        answers = {each.name: self._passed.get(each.name, each.ours) for each in earlier}
         needs_model = any(argument is MODEL for case in exercise.cases(0) for argument in case)
         around = Surroundings(
             imports=imports_of(self._setup, self._notebook),
@@ -230,7 +231,8 @@ class Lesson:
         shown, all_hints = entry.get("hints", 0), len(exercise.hints)
         more = f'lesson.hint("{exercise.name}") ({shown + 1} of {all_hints})'
         step = more if shown < all_hints else f'lesson.reveal("{exercise.name}")'
-        return Card("wrong", f"{label} · {verdict.stage}", (verdict.message, f"Next: {step}"))
+        lines = (verdict.message, f"Next: {step}", "It printed:" if verdict.printed else "")
+        return Card("wrong", f"{label} · {verdict.stage}", lines, verdict.printed)
 
     def _show(self, card: Card) -> None:
         notice = self.progress.take_notice()
@@ -293,5 +295,6 @@ def _is_one_of(options: dict[str, Option], choice: Any) -> bool:
 
 def _reply(name: str, choice: Any, options: dict[str, Option]) -> str:
     if not _is_one_of(options, choice):
-        return f"{name}: wanted one of {', '.join(map(repr, options))}; came {choice!r}."
-    return f"{name}: {options[choice].text}. {options[choice].reply}"
+        return f"✗ {name}: wanted one of {', '.join(map(repr, options))}; came {choice!r}."
+    mark = "✓" if options[choice].right else "✗"
+    return f"{mark} {name}: {options[choice].text}. {options[choice].reply}"

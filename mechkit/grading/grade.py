@@ -127,10 +127,13 @@ class Grader:
         return cut(next(cell.source for cell in self.template.cells if cell.grade_id == exercise.id))
 
     def _task(self, exercise: Exercise, source: str, passed: dict[str, str]) -> dict[str, Any]:
-        known = {each.name: each for each in self.template.chapter.exercises}
-        needed = _needed(exercise, known, passed)
+        before = self.template.chapter.before
+        known = {each.name: each for each in before(exercise)}
+        calls = {name: _called(own, before(known[name])) for name, own in passed.items() if name in known}
+        calls[exercise.name] = _called(source, before(exercise))
+        needed = _reached(exercise.name, calls)
         earlier = [
-            {"name": name, "source": passed[name], "uses": list(known[name].uses), "form": self.judge.form(known[name])}
+            {"name": name, "source": passed[name], "uses": calls[name], "form": self.judge.form(known[name])}
             for name in known
             if name in needed and name in passed
         ]
@@ -140,7 +143,7 @@ class Grader:
             "imports": self.template.imports,
             "earlier": earlier,
             "ours": [name for name in needed if name not in passed],
-            "uses": list(exercise.uses),
+            "uses": calls[exercise.name],
             "teaches": list(exercise.teaches),
             "cases": self.judge.cases(exercise),
             "seconds": self.limits.seconds,
@@ -167,10 +170,10 @@ class Grader:
         return heard.answered(run.ending)
 
     def _reply(self, exercise: Exercise, message: dict[str, Any]) -> dict[str, Any]:
-        """An earlier answer of ours, called; only those that this exercise, or one it uses, may call."""
-        known = {each.name: each for each in self.template.chapter.exercises}
+        """An earlier answer of ours, called."""
+        known = {each.name: each for each in self.template.chapter.before(exercise)}
         name = str(message["name"])
-        if name not in _needed(exercise, known, known):
+        if name not in known:
             return {"result": None, "trouble": "no such earlier answer"}
         return self.judge.call(known[name], list(message["args"]), dict(message["kwargs"]))
 
@@ -217,14 +220,19 @@ class _Heard:
         return Answered(self._outcomes, trouble, sorted(self._borrowed), self._complete)
 
 
-def _needed(exercise: Exercise, known: dict[str, Exercise], passed: dict) -> list[str]:
-    """The earlier answers that an answer may call, and those that a passed one of them may call in its turn."""
-    found, waiting = [], list(exercise.uses)
+def _called(source: str, earlier: Sequence[Exercise]) -> list[str]:
+    """The earlier exercises that an answer's source names."""
+    return [each.name for each in earlier if re.search(rf"\b{each.name}\b", source)]
+
+
+def _reached(name: str, calls: dict[str, list[str]]) -> set[str]:
+    """The earlier answers that an answer calls, and those that they call in their turn."""
+    found, waiting = set(), list(calls[name])
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.append(name)
-            waiting += known[name].uses if name in passed else ()
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting += calls.get(each, [])
     return found
 
 

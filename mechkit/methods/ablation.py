@@ -1,16 +1,21 @@
 """Which activation matters? Knock it out, and see what the output loses.
 
-Each function makes an `Edit` for `edit(lm, ...)`: to zeros, to the mean over reference prompts, or to what other
-prompts have there. The limit: every knock-out also feeds the rest of the model what it has rarely seen, zeros
-most of all; so compare with the same knock-out of parts chosen at random.
+`zero`, `mean` and `resample` make an `Edit` for `edit(lm, ...)`: to zeros, to the mean over reference prompts, or to
+what other prompts have there. `ablate_sweep` does one of these to every place in turn. The limit: every
+knock-out also feeds the rest of the model what it has rarely seen, zeros most of all; so compare with the same
+knock-out of parts chosen at random.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechkit.methods.sweeps import Metric, Sweep, sweep
 from mechkit.network.cache import Cache
 from mechkit.network.hooks import Edit, Index, chosen
+from mechkit.network.replay import Replay
 from mechkit.network.sites import AXES, WITHOUT_LAYER
 
 
@@ -78,6 +83,47 @@ def resample(
         return _fitted(values[rows], old)
 
     return Edit(site, layer, change, head=head, position=position)
+
+
+def ablate_sweep(
+    base: Replay,
+    metric: Metric,
+    *,
+    reference: Replay | None = None,
+    site: str = "z",
+    over: Sequence[str] = ("layer", "head"),
+    seed: int | None = None,
+) -> Sweep:
+    """Knock out every cell in turn: `change` of the result is what the metric gains (negative: loses).
+
+    Args:
+        base: The run that is ablated.
+        metric: From the logits after the last token, [batch 1 d_vocab], to one number a prompt.
+        reference: Other prompts of the same length, whose mean at each position is put in; None puts in zeros.
+        site, over: As for `patch_sweep`.
+        seed: Put in the values of one reference prompt drawn at random, not the mean.
+    Raises: ValueError as `patch_sweep` does, or if the reference prompts are not as long.
+    Chapter: 05.
+    """
+    if reference is None:
+        values = {layer: torch.zeros_like(value) for layer, value in base.values(site).items()}
+    elif reference.tokens.shape[1] != base.tokens.shape[1]:
+        raise ValueError(
+            f"wanted reference prompts of {base.tokens.shape[1]} tokens, as the run has; came prompts of "
+            f"{reference.tokens.shape[1]}: use prompts of one form"
+        )
+    else:
+        values = {layer: _stand_ins(held, len(base.tokens), seed) for layer, held in reference.values(site).items()}
+    return sweep(base, values, metric, site=site, over=over)
+
+
+def _stand_ins(
+    held: Float[Tensor, "reference pos ..."], batch: int, seed: int | None
+) -> Float[Tensor, "batch pos ..."]:
+    """One value for each prompt of a run: the mean over the reference prompts, or that of one of them."""
+    if seed is None:
+        return held.mean(0, keepdim=True).expand(batch, *held.shape[1:])
+    return held[torch.randint(len(held), (batch,), generator=torch.Generator().manual_seed(seed))]
 
 
 def _held(reference: Cache, site: str, layer: int | None) -> Float[Tensor, "batch ..."]:

@@ -25,8 +25,8 @@ _TAPS: "WeakKeyDictionary[nn.Module, list[tuple[str, Tap]]]" = WeakKeyDictionary
 def attend(
     module: nn.Module,
     query: Float[Tensor, "batch head query d_head"],
-    key: Float[Tensor, "batch kv_head key d_head"],
-    value: Float[Tensor, "batch kv_head key d_head"],
+    key: Float[Tensor, "batch kv_head computed d_head"],
+    value: Float[Tensor, "batch kv_head computed d_head"],
     attention_mask: Float[Tensor, "#batch 1 query key"] | None,
     *,
     scaling: float,
@@ -40,6 +40,7 @@ def attend(
     `LanguageModel` is in evaluation mode.
 
     Args:
+        key: As many as were computed; a tap may put others in front.
         attention_mask: 0 where a query may look, the most negative float where it may not.
         softcap: Gemma 2's bound on the scores, `cap(x) = softcap * tanh(x / softcap)`.
     """

@@ -8,6 +8,7 @@ changed in place. The limit: an edit reaches the forward passes that run inside 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
+from inspect import signature
 from operator import index
 from typing import SupportsIndex
 
@@ -80,6 +81,26 @@ def read(
     seen: dict[Key, Tensor] = {}
     with _attached(lm, [(site, layer, _reader(seen, site, layer)) for site, layer in points(lm, sites, layers)]):
         yield seen
+
+
+@contextmanager
+def block_calls(lm: LanguageModel) -> Iterator[dict[int, dict[str, object]]]:
+    """Inside, every forward pass fills the yielded dict: layer to the arguments of its block, by name."""
+    calls: dict[int, dict[str, object]] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
+            bound = signature(block.forward).bind(*args, **kwargs).arguments
+            calls[layer] = bound | bound.pop("kwargs", {})
+
+        return hook
+
+    blocks = [lm.module(lm.family.places["resid_post"].path, layer) for layer in range(lm.n_layers)]
+    handles = [block.register_forward_pre_hook(keep(i), with_kwargs=True) for i, block in enumerate(blocks)]
+    try:
+        yield calls
+    finally:
+        _remove(handles)
 
 
 def points(
@@ -237,6 +258,11 @@ def _checked(edit: Edit, word: str, wanted: Index, size: int) -> int | slice | T
 
 
 def _check_edit(lm: LanguageModel, edit: Edit) -> None:
+    if not callable(edit.change):
+        raise ValueError(
+            f"wanted `change` of {_name(edit.site, edit.layer)} to be a function from the old value to the new one; "
+            f"came a {type(edit.change).__name__}: to put in a tensor, write lambda old: tensor"
+        )
     _check_site(lm, edit.site)
     if (edit.layer is None) != (edit.site in WITHOUT_LAYER):
         wanted = "no layer: layer=None" if edit.site in WITHOUT_LAYER else f"a layer, 0 to {lm.n_layers - 1}"

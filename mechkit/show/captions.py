@@ -123,14 +123,16 @@ def caption_lens(tokens: Sequence[Sequence[str]], array: np.ndarray, labels: Lab
     return alt, [[f"{down} \\ {across}", *map(visible, prompt)], *rows]
 
 
-def caption_lines(lines: Mapping[str, np.ndarray], layers: Sequence[object], unit: str) -> tuple[str, Table]:
+def caption_lines(
+    lines: Mapping[str, np.ndarray], layers: Sequence[object], unit: str, along: str = "layer"
+) -> tuple[str, Table]:
     """Where each line starts and ends, and where it is highest and lowest."""
     parts = []
     for name, line in lines.items():
-        high, low = (f"{number(line[i])} at layer {visible(layers[i])}" for i in _extremes(line))
+        high, low = (f"{number(line[i])} at {along} {visible(layers[i])}" for i in _extremes(line))
         parts.append(f"{name}: {number(line[0])} to {number(line[-1])}, highest {high}, lowest {low}")
     rows = [[visible(layer), *(number(line[i]) for line in lines.values())] for i, layer in enumerate(layers)]
-    return f"{unit} by layer. {'; '.join(parts)}.", [["layer", *lines], *rows]
+    return f"{unit} by {along}. {'; '.join(parts)}.", [[along, *lines], *rows]
 
 
 def caption_list(what: str, names: Sequence[object], values: Sequence[str], *, spoken: int) -> tuple[str, Table]:

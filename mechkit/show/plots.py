@@ -111,17 +111,20 @@ def layer_lines(
     layers: Sequence[object] | None = None,
     *,
     ylabel: str,
+    along: str = "layer",
     log: bool = False,
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
     """Numbers over the layers, a line each, named where it ends.
 
-    Samples [sample layer] become their median, in a band from the first to the third quartile.
+    Samples [sample layer] become their median, in a band from the first to the third quartile; the label of the
+    vertical axis then says so.
 
     Args:
         values: Name of the line → its numbers.
         layers: A name for each layer; 0, 1, 2 … when not given.
+        along: What the places are, where they are not layers: "sparsity".
         log: Logarithmic scale; where there are zeros (ranks) it is linear up to 1.
     """
     samples = {name: np.atleast_2d(_array(line)) for name, line in values.items()}
@@ -134,16 +137,18 @@ def layer_lines(
         ax.yaxis.set_major_formatter("{x:g}")
     for index, (name, each) in enumerate(samples.items()):
         look = style.line_look(index)
-        ax.plot(lines[name], **look, markersize=4, lw=1.6, markevery=(index % 3, 3))
+        every = (index % 3, 3) if len(layers) > 12 else 1
+        ax.plot(lines[name], **look, markersize=4, lw=1.6, markevery=every)
         if len(each) > 1:
             band = np.quantile(each, [0.25, 0.75], axis=0, method="nearest")
             ax.fill_between(range(len(layers)), *band, color=look["color"], alpha=0.15, lw=0)
-    ax.set(xlabel="layer", ylabel=ylabel)
+    sampled = any(len(each) > 1 for each in samples.values())
+    ax.set(xlabel=along, ylabel=f"{ylabel}\nline: median, band: middle half" if sampled else ylabel)
     name_ticks(ax.set_xticks, layers, most=11)
     ax.grid(axis="y", color="#e3e3e3", lw=0.6)
     ax.set_title(title)
     name_lines(ax, lines, end=len(layers) - 1)
-    return describe(ax, *captions.caption_lines(lines, layers, ylabel))
+    return describe(ax, *captions.caption_lines(lines, layers, ylabel, along))
 
 
 @styled
@@ -199,9 +204,18 @@ def probability_bars(
 
 @styled
 def vectors_2d(
-    vectors: Float[Tensor, "vector 2"], labels: Sequence[object], *, ax: Axes | None = None, title: str = ""
+    vectors: Float[Tensor, "vector 2"],
+    labels: Sequence[object],
+    *,
+    dashed: Sequence[tuple[int, int]] = (),
+    ax: Axes | None = None,
+    title: str = "",
 ) -> Axes:
-    """Vectors of two numbers as arrows from the origin, on equal scales, so that angles are true."""
+    """Vectors of two numbers as arrows from the origin, on equal scales, so that angles are true.
+
+    Args:
+        dashed: Pairs of vectors whose tips a dashed line joins: `[(0, 2)]` drops the first onto its shadow.
+    """
     array = _array(vectors)
     if array.shape != (len(labels), 2):
         raise ValueError(f"vectors_2d wanted {len(labels)} vectors [vector 2], one a label; got {array.shape}.")
@@ -211,17 +225,14 @@ def vectors_2d(
     ax.set_aspect("equal")
     ax.axhline(0, color="#cccccc", lw=0.8)
     ax.axvline(0, color="#cccccc", lw=0.8)
+    for pair in dashed:
+        ax.plot(*array[list(pair)].T, color="#666666", lw=1.1, linestyle=(0, (4, 3)), zorder=1)
     for index, (tip, label) in enumerate(zip(array, labels, strict=True)):
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": style.line_look(index)["color"],
-            "lw": 1.8,
-            "shrinkA": 0,
-            "shrinkB": 0,
-        }
+        color, up = style.line_look(index)["color"], 1 if tip[1] >= 0 else -1
+        arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", tip, (0, 0), arrowprops=arrow)
-        away = 12 * tip / max(np.linalg.norm(tip), 1e-9)
-        ax.annotate(drawable(label), tip, away, textcoords="offset points", ha="center", va="center")
+        place = {"ha": "center", "va": "bottom" if up > 0 else "top"}  # past the head, seen from the origin
+        ax.annotate(drawable(label), tip, (0, 7 * up), textcoords="offset points", **place)
     ax.set_title(title)
     tips = [f"({number(x)}, {number(y)})" for x, y in array]
     return describe(ax, *captions.caption_list("Arrows from the origin", labels, tips, spoken=8))

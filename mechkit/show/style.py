@@ -23,6 +23,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
 from mechkit.show.captions import Twin, table_html, visible
@@ -32,6 +33,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
+LEADER, SAMPLE = "#9a9a9a", 0.5  # a colour; inches, where the panel is the figure
 # few steps, so that 256 colours hold the map and its letters without loss
 SIGNED = mpl.colormaps["RdBu"].resampled(51).with_extremes(bad="#d9d9d9")
 PROBABILITY = LinearSegmentedColormap.from_list(
@@ -92,13 +94,18 @@ def new_axes(width: float | int, height: float | int) -> Axes:
 
 
 def name_ticks(place: Callable[..., object], names: Sequence[object], *, most: int = 32, **look: object) -> None:
-    """Name the ticks (`place` is `ax.set_xticks` or `ax.set_yticks`), at most about `most` of them."""
-    step = -(-len(names) // most)
-    place(range(0, len(names), step), [drawable(name) for name in names[::step]], **look)
+    """Name the ticks (`place` is `ax.set_xticks` or `ax.set_yticks`): about `most` of them, and always the last."""
+    last, step = len(names) - 1, -(-len(names) // most)
+    ticks = [*range(0, last - step // 2, step), last]
+    place(ticks, [drawable(names[tick]) for tick in ticks], **look)
 
 
 def name_lines(ax: Axes, lines: Mapping[str, np.ndarray], *, end: float | int) -> None:
-    """Write each line's name beside its last point, which is at x = `end`, pushed apart where ends meet."""
+    """Write each line's name beside its last point, which is at x = `end`, pushed apart where ends meet.
+
+    Before the name stands a sample of the line, and a thin grey leader joins it to the end: in the line's own look
+    the line would seem to go on.
+    """
     to_share = ax.transData + ax.transAxes.inverted()
     ends = [to_share.transform((end, line[-1])) for line in lines.values()]
     spots = np.nan_to_num(np.array(ends)[:, 1], nan=0.5, posinf=1, neginf=0)
@@ -106,16 +113,13 @@ def name_lines(ax: Axes, lines: Mapping[str, np.ndarray], *, end: float | int) -
         spots[above] = max(spots[above], spots[below] + 0.075)
     spots -= max(0.0, spots.max() - 1)
     for index, (name, point) in enumerate(zip(lines, ends, strict=True)):
+        start = (1.03, spots[index])
+        leader = {"color": LEADER, "lw": 0.7, "shrinkA": 4, "shrinkB": 1, "clip_on": False}
+        ax.add_artist(ConnectionPatch(point, start, "axes fraction", **leader))
         look = line_look(index)
-        leader = {
-            "arrowstyle": "-",
-            "color": look["color"],
-            "linestyle": look["linestyle"],
-            "lw": 1.4,
-            "relpos": (0, 0.5),
-        }
-        place = {"xycoords": "axes fraction", "va": "center", "size": 8.5, "arrowprops": leader}
-        ax.annotate(drawable(name, length=24), point, (1.03, spots[index]), **place)
+        sample = {"arrowstyle": "-", "color": look["color"], "linestyle": look["linestyle"], "lw": 1.6}
+        place = {"xycoords": "axes fraction", "va": "center", "size": 8.5, "arrowprops": sample | {"relpos": (0, 0.5)}}
+        ax.annotate(drawable(name, length=24), start, (start[0] + SAMPLE / ax.figure.get_figwidth(), start[1]), **place)
 
 
 def drawable(token: object, *, length: int = 14) -> str:

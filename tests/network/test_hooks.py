@@ -299,6 +299,12 @@ def test_what_does_not_exist_is_refused_with_what_does(lm):
     refused(lm, Edit("z", 1, same, head=[True, False]), "wanted a head of z .* came True")
 
 
+def test_a_tensor_in_place_of_a_change_is_refused(lm):
+    given = Edit("z", 1, torch.clone)
+    object.__setattr__(given, "change", torch.zeros(1))  # run-time type checks would stop it earlier, in tests only
+    refused(lm, given, "wanted `change` of z at layer 1 to be a function .* came a Tensor: .* write lambda old: tensor")
+
+
 def test_a_change_of_another_shape_is_refused(lm):
     words = r"the change of z at layer 1 to return a tensor of shape \(2, 8, 8\), as it received; came "
     refused(lm, Edit("z", 1, lambda value: value[0], head=0), words + r"\(8, 8\)")

@@ -8,10 +8,18 @@ import torch
 
 from mechkit.show import style
 from mechkit.show.explorers import (
+    AnalogyExplorer,
+    AnalogyReading,
+    Gallery,
     LensExplorer,
     LensReading,
     SteerExplorer,
     Steering,
+    SuperpositionExplorer,
+    analogy_table,
+    dimensionality_strip,
+    feature_panels,
+    gallery_table,
     lens_reading,
     lens_table,
     steer_lines,
@@ -51,6 +59,33 @@ def steering():
     pulls = torch.linspace(-2, 2, 5)[:, None] * torch.tensor([3.0, 0.0, -3.0])
     control = torch.full((5, 3), 1 / 3)
     return Steering([-2, -1.75, 0, 1, 2], [" Paris", "<b>", " $x$"], pulls.softmax(-1), control)
+
+
+def polygon(corners, features):
+    """The first few features in a regular polygon, the others not represented."""
+    turns = 2 * torch.pi * torch.arange(float(corners)) / corners
+    vectors = torch.zeros(features, 2)
+    vectors[:corners] = torch.stack([turns.cos(), turns.sin()], -1)
+    return vectors
+
+
+def gallery():
+    return Gallery([0.0, 0.95], {n: torch.stack([polygon(2, n), polygon(n, n)]) for n in (4, 5)})
+
+
+def answer(a, b, c, method, exclude):
+    """Knows four words; the best answer is c where it may be."""
+    for word in (a, b, c):
+        if word not in ("man", "king", "woman", "<b>"):
+            raise ValueError(f"came {word!r}, which is not among them: did you mean king?")
+    if method == "broken":
+        raise RuntimeError("out of memory")
+    best = [(c, 0.9), ("queen", 0.8), ("<i>", -0.1)]
+    return AnalogyReading((a, b, c), best[1:] if exclude else best)
+
+
+def unknown(*question):
+    raise ValueError("no such word")
 
 
 def plain(html):
@@ -148,7 +183,8 @@ def test_an_explorer_that_starts_on_a_bad_prompt_recovers():
 
 
 def test_the_readouts_are_announced():
-    for explorer in (LensExplorer(Compute(), "a"), SteerExplorer(steering())):
+    singles = (LensExplorer(Compute(), "a"), SteerExplorer(steering()), SuperpositionExplorer(gallery()))
+    for explorer in (AnalogyExplorer({"GloVe": answer}), *singles):
         assert 'role="status" aria-live="polite"' in explorer.message.value
 
 
@@ -188,7 +224,110 @@ def test_the_steering_twins_show_every_strength_on_one_scale():
     plt.close("all")
 
 
-@pytest.mark.parametrize("explorer", [LensExplorer(Compute(), "a b"), SteerExplorer(steering())])
+def test_sparsity_and_number_of_features_redraw_vectors_and_overlaps():
+    explorer = SuperpositionExplorer(gallery())
+    assert explorer.table.value.count("<line") == 4
+    assert "4 features, sparsity 0. 2 of 4 features represented" in explorer.message.value
+    before = explorer.table.value
+    explorer.sparsity.value = 1
+    assert explorer.table.value != before
+    explorer.features.value = 5
+    assert plain(explorer.message.value) == (
+        "5 features, sparsity 0.95. 5 of 5 features represented, nearest neighbours 72° apart on average, "
+        "mean dimensionality 0.40."
+    )
+    assert explorer.table.value.count("<line") == 5
+    assert explorer.table.value.count(">0.3</td>") == explorer.table.value.count(">-0.8</td>") == 10
+
+
+def test_a_gallery_stands_still_as_a_table():
+    twin = gallery_table(gallery())
+    assert twin.text.splitlines()[1:] == [
+        "features  sparsity 0  sparsity 0.95",
+        "4         2 · 0.50    4 · 0.50",
+        "5         2 · 0.50    5 · 0.40",
+    ]
+    assert twin.html.count("<tr>") == 3
+
+
+def test_feature_panels_draw_what_is_long_and_name_it_once():
+    merged = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.0]])
+    first = feature_panels(torch.stack([polygon(4, 4), merged]), ["a square", "merged"])
+    square, with_merged = first.figure.axes[:2]
+    assert [text.get_text() for text in square.texts if text.get_text()] == ["0", "1", "2", "3"]
+    assert [text.get_text() for text in with_merged.texts if text.get_text()] == ["0, 1", "2"]
+    assert "a square: 4 of 4 features represented" in style.alt_text(first.figure)
+    with pytest.raises(ValueError, match="wanted one title a panel; got 2 panels and 1 titles"):
+        feature_panels(torch.stack([merged, merged]), ["one"])
+    plt.close("all")
+
+
+def test_a_dimensionality_strip_has_a_dot_for_every_feature():
+    ax = dimensionality_strip(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5]]), [0.0, 0.8])
+    assert [len(dots.get_offsets()) for dots in ax.collections] == [4, 4]
+    assert "0.50 at sparsity 0.8" in style.alt_text(ax.figure)
+    with pytest.raises(ValueError, match="wanted a row a sparsity; got 1 rows, 2 names"):
+        dimensionality_strip(torch.ones(1, 3), [0.0, 0.8])
+    plt.close("all")
+
+
+def test_an_analogy_follows_the_words_the_rule_and_the_method():
+    explorer = AnalogyExplorer({"GloVe": answer}, methods=["3CosAdd", "broken"])
+    assert plain(explorer.message.value) == (
+        "man : king :: woman : queen (score 0.80; the words of the question may not answer)."
+    )
+    explorer.exclude.value = False
+    assert "woman : woman, a word of the question itself (score 0.90; every word may answer)" in explorer.message.value
+    assert "woman (in the question)" in explorer.table.value
+    assert "<i>" not in explorer.table.value.replace("<i style", "")
+    explorer.words[2].value = "<b>"
+    assert "&lt;b&gt;" in explorer.message.value
+    assert "<b>" not in explorer.table.value + explorer.message.value
+    table = explorer.table.value
+    explorer.method.value = "broken"
+    assert plain(explorer.message.value) == "RuntimeError: out of memory"
+    assert explorer.table.value == table
+
+
+def test_an_unknown_word_gets_its_sentence_and_the_table_stays():
+    explorer = AnalogyExplorer({"GloVe": answer, "other": unknown})
+    table = explorer.table.value
+    explorer.words[1].value = "kinng"
+    assert plain(explorer.message.value) == "came &#x27;kinng&#x27;, which is not among them: did you mean king?"
+    assert explorer.table.value == table
+    explorer.words[1].value = "king"
+    assert "mk-error" not in explorer.message.value
+    explorer.vectors.value = "other"
+    assert plain(explorer.message.value) == "no such word"
+
+
+def test_the_analogy_twin_shows_the_answers_with_and_without_the_rule():
+    twin = analogy_table(
+        {"rule": answer("man", "king", "woman", "", True), "free": answer("man", "king", "woman", "", False)}
+    )
+    assert twin.text.splitlines()[0].split() == ["rule", "free"]
+    assert "queen 0.80" in twin.text
+    assert "woman 0.90" in twin.text
+    assert len(twin.text.splitlines()) == 3
+    assert "<i>" not in twin.html
+
+
+def test_vectors_that_lack_a_word_say_so_in_the_twin(monkeypatch):
+    shown = []
+    monkeypatch.setattr(style, "display", lambda thing, raw=False: shown.append(thing))
+    AnalogyExplorer({"GloVe": answer, "other": unknown})._ipython_display_()
+    assert shown[1].text.splitlines()[2] == "other: no such word"
+
+
+@pytest.mark.parametrize(
+    "explorer",
+    [
+        AnalogyExplorer({"GloVe": answer}),
+        LensExplorer(Compute(), "a b"),
+        SteerExplorer(steering()),
+        SuperpositionExplorer(gallery()),
+    ],
+)
 def test_an_explorer_shows_a_widget_and_a_twin_that_outlives_it(explorer, monkeypatch):
     shown = []
     monkeypatch.setattr(style, "display", lambda thing, raw=False: shown.append(thing))
@@ -199,4 +338,4 @@ def test_an_explorer_shows_a_widget_and_a_twin_that_outlives_it(explorer, monkey
     assert "<details" in still.html
     assert "<table" in still.html
     assert "http" not in still.html
-    assert len(still.text.splitlines()) == 2
+    assert 2 <= len(still.text.splitlines()) <= 4

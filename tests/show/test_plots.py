@@ -5,6 +5,8 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_rgba
+from matplotlib.patches import ConnectionPatch
 
 from mechkit.show import plots, style
 
@@ -123,7 +125,31 @@ def test_samples_become_a_median_and_a_band():
     ax = plots.layer_lines({"kl": samples}, ["embed", "0"], ylabel="nats")
     assert ax.lines[0].get_ydata().tolist() == [2, 3]
     assert len(ax.collections) == 1
+    assert ax.get_ylabel() == "nats\nline: median, band: middle half"
+    assert plots.layer_lines({"kl": samples[0]}, ylabel="nats").get_ylabel() == "nats"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["embed", "0"]
+
+
+def test_leaders_do_not_look_like_the_lines_that_they_lead_from():
+    ax = plots.layer_lines({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([2.0, 1.0])}, ylabel="nats")
+    leaders = [patch for patch in ax.get_children() if isinstance(patch, ConnectionPatch)]
+    assert [patch.get_edgecolor() for patch in leaders] == [to_rgba(style.LEADER)] * 2
+    ax.figure.canvas.draw()
+    ends = [ax.transData.transform((1, line.get_ydata()[-1])) for line in ax.lines]
+    starts = [ax.transAxes.transform(patch.xy1) for patch in leaders]
+    assert all(abs(start - end).max() < 2 for start, end in zip(starts, ends, strict=True))  # pixels
+    samples = [text.arrow_patch for text in ax.texts]
+    assert [sample.get_edgecolor() for sample in samples] == [to_rgba(line.get_color()) for line in ax.lines]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 12, 13, 24, 30, 31, 48])
+def test_the_first_and_the_last_layer_are_ticked(layers):
+    ticks = plots.layer_lines({"a": torch.ones(layers)}, ylabel="nats").get_xticks().tolist()
+    assert (ticks[0], ticks[-1]) == (0, layers - 1)
+    assert ticks == sorted(set(ticks))
+    steps = [after - before for before, after in pairwise(ticks)]
+    assert all(step >= max(steps) / 2 for step in steps)
+    assert len(ticks) <= 13
 
 
 def test_bars_are_sorted_coloured_by_sign_and_add_up():
@@ -141,6 +167,15 @@ def test_vectors_keep_their_angles():
     ax = plots.vectors_2d(torch.eye(2), ["x", "y"])
     assert ax.get_aspect() == 1
     assert ax.get_xlim() == ax.get_ylim()
+
+
+def test_a_dashed_line_drops_a_vector_onto_its_shadow():
+    vectors = torch.tensor([[1.0, 2.0], [3.0, 0.0], [1.0, 0.0]])
+    ax = plots.vectors_2d(vectors, ["x", "direction", "shadow"], dashed=[(0, 2)])
+    drop = ax.lines[-1]
+    assert drop.is_dashed()
+    assert drop.get_xydata().tolist() == [[1, 2], [1, 0]]
+    assert len(plots.vectors_2d(vectors, ["x", "direction", "shadow"]).lines) == len(ax.lines) - 1
 
 
 @pytest.mark.parametrize(
@@ -167,3 +202,10 @@ def test_vectors_keep_their_angles():
 def test_what_does_not_fit_is_named(draw, words):
     with pytest.raises(ValueError, match=words):
         draw()
+
+
+def test_lines_over_something_else_than_layers_say_so():
+    ax = plots.layer_lines({"kept": torch.tensor([2.0, 5.0])}, ["0", "0.9"], ylabel="features", along="sparsity")
+    assert ax.get_xlabel() == "sparsity"
+    assert "features by sparsity. kept: 2.0 to 5.0, highest 5.0 at sparsity 0.9" in style.alt_text(ax.figure)
+    plt.close("all")

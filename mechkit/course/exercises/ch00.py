@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from mechkit.data.prompts import HIDDEN_FACTS, VISIBLE_FACTS
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
 from mechkit.network.model import LanguageModel
+from mechkit.network.tiny import tiny_model
 
 COUNTRY = -2  # where the country stands in "The capital of … is", counted from the end
 WATCHERS = 4
@@ -26,6 +28,11 @@ PAIRS = (
     (" John gave a book to Mary", " Tom gave a ring to Alice"),
     (" Henry went to the city of", " Lucy went to the store of"),
 )
+
+
+# these, and the words around them, are single tokens of a tiny model
+COUNTRIES = ("France", "Italy", "Spain", "Germany", "England", "Japan")
+CITIES = (" Paris", " Rome", " Madrid", " Berlin", " London", " Tokyo")
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -43,6 +50,14 @@ def _capitals(seed: int) -> dict[str, Any]:
     facts = facts[:PROMPTS] if seed == 0 else random.Random(seed).sample(facts, PROMPTS)
     answers = [fact.answer for fact in facts]
     prompts = [fact.prompt for fact in facts]
+    return {"prompts": prompts, "answers": answers, "others": answers[1:] + answers[:1], "country": COUNTRY}
+
+
+def _tiny_capitals(seed: int) -> dict[str, Any]:
+    """The same for a tiny model of random weights, on which only what is computed can be right."""
+    chosen = random.Random(seed).sample(range(len(COUNTRIES)), PROMPTS)
+    answers = [CITIES[i] for i in chosen]
+    prompts = [f" the capital of {COUNTRIES[i]} is" for i in chosen]
     return {"prompts": prompts, "answers": answers, "others": answers[1:] + answers[:1], "country": COUNTRY}
 
 
@@ -86,6 +101,12 @@ PROBABILITIES = Exercise(
             lambda logits: logits.exp() / logits.exp().sum(),
         ),
         Mistake(
+            "down_the_columns",
+            "Yours sums down the columns, over the first axis. Each *row* is a distribution: sum over the last axis, "
+            "`.sum(-1, keepdim=True)`.",
+            lambda logits: logits.exp() / logits.exp().sum(0),
+        ),
+        Mistake(
             "base_two",
             "Yours raises 2 to the logits. The natural exponential belongs here: `logits.exp()`.",
             lambda logits: (2**logits) / (2**logits).sum(-1, keepdim=True),
@@ -123,6 +144,13 @@ def logit_difference(logits: Float[Tensor, "pos d_vocab"], right: int, wrong: in
     return math.log(odds)
 
 
+def _gap_case(seed: int, positions: int, tokens: int, sign: int) -> tuple:
+    """Logits and two tokens, of which the model prefers the first (sign 1) or the second (sign -1)."""
+    logits = 4 * _normal(seed, positions, tokens)
+    low, high = sorted(random.Random(seed).sample(range(tokens), 2), key=lambda token: float(logits[-1, token]))
+    return (logits, high, low) if sign > 0 else (logits, low, high)
+
+
 LOGIT_DIFFERENCE = Exercise(
     id="00_logit_difference",
     kind="code",
@@ -130,12 +158,18 @@ LOGIT_DIFFERENCE = Exercise(
     points=1,
     minutes=5,
     reference=logit_difference,
-    cases=lambda seed: [(4 * _normal(seed, 5, 20), 3, 11), (4 * _normal(seed + 100, 2, 8), 7, 0)],
+    cases=lambda seed: [_gap_case(seed, 5, 20, 1), _gap_case(seed + 100, 2, 8, -1)],
     mistakes=(
         Mistake(
             "reversed",
             "Yours is wrong minus right: positive would mean that the model prefers the *wrong* token. Turn it round.",
             lambda logits, right, wrong: logits[-1, wrong] - logits[-1, right],
+        ),
+        Mistake(
+            "unsigned",
+            "Yours has lost the sign. Where the model prefers the *wrong* token the difference is negative, and that "
+            "is what you want to know: no `abs`.",
+            lambda logits, right, wrong: (logits[-1, right] - logits[-1, wrong]).abs(),
         ),
         Mistake(
             "first_position",
@@ -179,6 +213,12 @@ def cosine(a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> float:
     return dot / (lengths[0] * lengths[1])
 
 
+def _obtuse(seed: int) -> tuple[Tensor, Tensor]:
+    """Two vectors that point away from each other."""
+    a, b = 2 * _normal(seed, 12), 3 * _normal(seed + 100, 12)
+    return a, b - (1.2 * (a @ b) / (a @ a) + 0.5) * a
+
+
 COSINE = Exercise(
     id="00_cosine",
     kind="code",
@@ -186,10 +226,7 @@ COSINE = Exercise(
     points=1,
     minutes=5,
     reference=cosine,
-    cases=lambda seed: [
-        (2 * _normal(seed, 12) + 0.5, 3 * _normal(seed + 100, 12) + 0.5),
-        (torch.tensor([3.0, 4.0]), torch.tensor([8.0, 6.0])),
-    ],
+    cases=lambda seed: [_obtuse(seed), (torch.tensor([3.0, 4.0]), torch.tensor([8.0, 6.0]))],
     mistakes=(
         Mistake(
             "dot_product",
@@ -211,6 +248,11 @@ COSINE = Exercise(
             "Yours is the angle. Asked is its cosine, which needs no `acos`.",
             lambda a, b: torch.acos(a @ b / (a.norm() * b.norm())),
         ),
+        Mistake(
+            "unsigned",
+            "Yours has lost the sign. Two vectors that point away from each other have a negative cosine: no `abs`.",
+            lambda a, b: (a @ b / (a.norm() * b.norm())).abs(),
+        ),
     ),
     hints=(
         "The dot product `a @ b` is cosine × length of a × length of b.",
@@ -222,7 +264,7 @@ COSINE = Exercise(
     discussion="1 means the same direction, 0 a right angle, −1 opposite directions. In hundreds of "
     "dimensions two *random* vectors are nearly at right angles, but a model's vectors are not random: ask "
     "what two unrelated words give before you call a cosine large.",
-    teaches=("cosine_similarity", "CosineSimilarity", "acos"),
+    teaches=("cosine_similarity", "CosineSimilarity"),
 )
 
 
@@ -304,9 +346,11 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, mask: str = "future", axis: int = -1
 ) -> tuple[Tensor, Tensor]:
     scores = q @ k.T * (q.shape[1] ** -0.5 if scale is None else scale)
-    future = torch.ones_like(scores, dtype=torch.bool).triu(1)
-    if mask == "future":
-        scores = scores.masked_fill(future, -torch.inf)
+    everywhere = torch.ones_like(scores, dtype=torch.bool)
+    future = everywhere.triu(1)
+    hidden = {"future": future, "diagonal": everywhere.triu(0), "past": future.T, "past and diagonal": ~future}
+    if mask in hidden:
+        scores = scores.masked_fill(hidden[mask], -torch.inf)
     elif mask == "zeros":
         scores = scores.masked_fill(future, 0.0)
     pattern = scores.softmax(axis)
@@ -331,6 +375,29 @@ ATTENTION_HEAD = Exercise(
             "no_mask",
             "Yours lets a token look at later ones. Set the scores above the diagonal to −∞ before the softmax.",
             partial(_attend, mask="none"),
+        ),
+        Mistake(
+            "diagonal_masked",
+            "Yours hides each token from *itself* too. The first token then has nothing to look at, and its row is "
+            "NaN. Hide what lies strictly above the diagonal: `triu(1)`.",
+            partial(_attend, mask="diagonal"),
+        ),
+        Mistake(
+            "past_masked",
+            "Yours hides the wrong triangle: tokens look at themselves and *later* ones. Rows are the tokens that "
+            "look, so the future lies above the diagonal: `triu(1)`.",
+            partial(_attend, mask="past"),
+        ),
+        Mistake(
+            "past_and_diagonal_masked",
+            "Yours hides the wrong triangle: tokens look at *later* ones only, and the last has nothing to look at, "
+            "so its row is NaN. The future lies above the diagonal: `triu(1)`.",
+            partial(_attend, mask="past and diagonal"),
+        ),
+        Mistake(
+            "mix_only",
+            "Yours returns the mix of values alone. Return both, the pattern first: `return pattern, z`.",
+            lambda q, k, v: _attend(q, k, v)[1],
         ),
         Mistake(
             "masked_with_zero",
@@ -447,6 +514,11 @@ WRITES = Exercise(
             _grouped,
         ),
         Mistake(
+            "mlp_first",
+            "Yours has each block's MLP before its attention. Attention writes first: `attn_out`, then `mlp_out`.",
+            partial(_parts, sites=("mlp_out", "attn_out"), start="resid_pre"),
+        ),
+        Mistake(
             "attention_only",
             "Yours has only the attention layers. Every block writes twice: `attn_out`, then `mlp_out`.",
             partial(_parts, sites=("attn_out",), start="resid_pre"),
@@ -492,18 +564,19 @@ def _copied(
     *,
     site: str = "resid_post",
     added: bool = False,
+    donated: int | None = None,
 ) -> Tensor:
     _, cache = run(lm, donor, sites=site)
-    new = cache[site, layer] if position is None else cache[site, layer][:, position]
+    taken = position if donated is None else donated
+    new = cache[site, layer] if taken is None else cache[site, layer][:, taken]
     with edit(lm, Edit(site, layer, lambda old: old + new if added else new, position=position)):
         return run(lm, prompt, sites=())[0][0]
 
 
-def _swap_case(seed: int, family: str, layer: int) -> tuple:
-    rng = random.Random(seed)
-    prompt, donor = rng.choice(PAIRS)
+def _swap_case(seed: int, family: str, layer: int, position: int) -> tuple:
+    prompt, donor = random.Random(seed).choice(PAIRS)
     # never in the last of the three layers: there only the last position matters
-    return (Tiny(seed, family), prompt, donor, layer, rng.choice((-1, -2)))
+    return (Tiny(seed, family), prompt, donor, layer, position)
 
 
 SWAP = Exercise(
@@ -513,7 +586,7 @@ SWAP = Exercise(
     points=2,
     minutes=12,
     reference=swap,
-    cases=lambda seed: [_swap_case(seed, "llama", 1), _swap_case(seed + 1, "gpt2", 0)],
+    cases=lambda seed: [_swap_case(seed, "llama", 1, -2), _swap_case(seed + 1, "gpt2", 0, -1)],
     mistakes=(
         Mistake(
             "no_edit",
@@ -543,6 +616,17 @@ SWAP = Exercise(
             lambda lm, prompt, donor, layer, position: _copied(lm, prompt, donor, layer, position, site="resid_pre")[
                 -1
             ],
+        ),
+        Mistake(
+            "donors_last",
+            "Yours takes the donor's *last* state, whatever the position. Take the one in the same place: "
+            '`cache["resid_post", layer][:, position]`.',
+            lambda lm, prompt, donor, layer, position: _copied(lm, prompt, donor, layer, position, donated=-1)[-1],
+        ),
+        Mistake(
+            "last_position",
+            "Yours swaps the last state, whatever the position. Read and edit at `position`.",
+            lambda lm, prompt, donor, layer, position: _copied(lm, prompt, donor, layer, -1)[-1],
         ),
         Mistake(
             "all_logits",
@@ -576,6 +660,12 @@ def _control(choice: str, lm: LanguageModel, data: dict[str, Any], *, position: 
     with edit(lm, Edit("resid_post", data["layer"], lambda old: old + push, position=position)):
         after = logit_difference(run(lm, data["prompt"], sites=())[0][0], data["right"], data["wrong"])
     return {"choice": choice, "shift": after - before}
+
+
+def _after_only(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
+    before = logit_difference(run(lm, data["prompt"], sites=())[0][0], data["right"], data["wrong"])
+    found = _control("random", lm, data)
+    return {"choice": found["choice"], "shift": found["shift"] + before}
 
 
 def _backwards(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
@@ -649,6 +739,12 @@ FAIR_CONTROL = Exercise(
             "The right control; your shift is before minus after. Return after minus before.",
             _backwards,
         ),
+        Mistake(
+            "after_only",
+            "The right control; yours is the logit difference *after* the push. Asked is the change: take off what it "
+            "was before.",
+            _after_only,
+        ),
     ),
     hints=(
         "The rival says: *any* push of this size, at this place, upsets the answer. Which push would show "
@@ -662,7 +758,6 @@ FAIR_CONTROL = Exercise(
     "must beat by far. (This little model has random weights, so here nothing is special about any "
     "direction. The next cell asks the real one, with several random pushes, since one could be a fluke.)",
     tolerance=1e-3,
-    uses=("logit_difference",),
     control=True,
     choice=True,
 )
@@ -695,6 +790,26 @@ def _looks(lm: LanguageModel, data: dict[str, Any]) -> Float[Tensor, "layer batc
     return _patterns(lm, tuple(data["prompts"])).stack("pattern")
 
 
+def _topk(looks: Float[Tensor, "layer head"]) -> list[tuple[int, int]]:
+    return [divmod(int(each), looks.shape[1]) for each in looks.flatten().topk(WATCHERS).indices]
+
+
+def _swapped(lm: LanguageModel, data: dict[str, Any]) -> Float[Tensor, "layer head"]:
+    return _looks(lm, data)[:, :, :, data["country"], -1].mean(1)
+
+
+@lru_cache(maxsize=64)
+def _tiny_watched(seed: int) -> dict[str, Any]:
+    """Prompts on which the tiny model's heads have another order than on the first prompt alone."""
+    lm = tiny_model(seed=seed)
+    drawn = (_tiny_capitals(seed + 1000 * attempt) for attempt in count())
+    return next(data for data in drawn if watchers(lm, data) != watchers(lm, _first_prompt(data)))
+
+
+def _first_prompt(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value[:1] if isinstance(value, list) else value for key, value in data.items()}
+
+
 WATCHERS_EXERCISE = Exercise(
     id="00_watchers",
     kind="finding",
@@ -702,7 +817,7 @@ WATCHERS_EXERCISE = Exercise(
     points=2,
     minutes=10,
     reference=watchers,
-    cases=lambda seed: [(MODEL, _capitals(seed))],
+    cases=lambda seed: [(MODEL, _capitals(seed)), (Tiny(seed), _tiny_watched(seed))],
     mistakes=(
         Mistake(
             "first_key",
@@ -719,6 +834,28 @@ WATCHERS_EXERCISE = Exercise(
             "itself",
             'Yours are the heads by which the last token looks at *itself*. Read the key at `data["country"]`.',
             lambda lm, data: _top(_looks(lm, data)[:, :, :, -1, -1].mean(1)),
+        ),
+        Mistake(
+            "first_prompt",
+            'Yours looks at the first prompt only. Average over all of `data["prompts"]`.',
+            lambda lm, data: watchers(lm, _first_prompt(data)),
+        ),
+        Mistake(
+            "reversed",
+            "The right heads, in the wrong order: the hardest-looking comes first.",
+            lambda lm, data: watchers(lm, data)[::-1],
+        ),
+        *(
+            Mistake(
+                name,
+                "Yours has the country look at the last token: nothing can look ahead, so every head gives 0. The "
+                'pattern is [..., query, key]: query −1, key `data["country"]`.',
+                answer,
+            )
+            for name, answer in (
+                ("query_and_key", lambda lm, data: _top(_swapped(lm, data))),
+                ("query_and_key_by_topk", lambda lm, data: _topk(_swapped(lm, data))),  # ties have another order
+            )
         ),
         Mistake(
             "head_first",
@@ -740,7 +877,8 @@ WATCHERS_EXERCISE = Exercise(
     ),
     properties=(
         Property(
-            "Every entry is a pair (layer, head) of this model.",
+            "Every entry is a pair (layer, head) of the model it is given. (The check also gives it a tiny one: "
+            "compute them from `lm` and `data`.)",
             lambda result, lm, data: all(0 <= layer < lm.n_layers and 0 <= head < lm.n_heads for layer, head in result),
         ),
     ),
@@ -769,7 +907,9 @@ def _effect(
 ) -> float:
     tokens = lm.tokens(prompt, prefix=None) if "prefix" in flaws else lm.tokens(prompt)
     clean, _ = run(lm, tokens, sites=())
-    with edit(lm, Edit("z", layer, torch.zeros_like, head=head)):
+    everywhere, everything = "last_position" not in flaws, "whole_layer" in flaws
+    place = Edit("z", layer, torch.zeros_like, head=None if everything else head, position=None if everywhere else -1)
+    with edit(lm, place):
         silenced, _ = run(lm, tokens, sites=())
         if "inside" in flaws:
             clean, _ = run(lm, tokens, sites=())
@@ -782,6 +922,8 @@ FLAWS = {
     "prefix": "the prompt is run without its prefix token, which is not how this model is used",
     "contrast": "it follows one logit alone, which may move together with all the others",
     "reversed": "it is silenced minus clean, so a head that helps gets a negative effect",
+    "whole_layer": "it silences all the heads of the layer (give the edit its `head`)",
+    "last_position": "it silences the head at the last position only (leave `position` out)",
 }
 
 
@@ -795,7 +937,8 @@ def _effect_case(seed: int, family: str) -> tuple:
     rng = random.Random(seed)
     prompt = rng.choice(rng.choice(PAIRS))
     right, wrong = rng.sample(range(100), 2)
-    return (Tiny(seed, family), prompt, rng.randrange(3), rng.randrange(4), right, wrong)
+    # never in the last of the three layers: there only the last position matters
+    return (Tiny(seed, family), prompt, rng.randrange(2), rng.randrange(4), right, wrong)
 
 
 HEAD_EFFECT = Exercise(
@@ -816,6 +959,8 @@ HEAD_EFFECT = Exercise(
         _flawed("prefix"),
         _flawed("contrast"),
         _flawed("reversed"),
+        _flawed("whole_layer"),
+        _flawed("last_position"),
         _flawed("prefix", "contrast"),
         _flawed("prefix", "reversed"),
     ),
@@ -830,7 +975,6 @@ HEAD_EFFECT = Exercise(
     "any experiment, run it once where you know what must come out: silence something that cannot be "
     "spared.",
     tolerance=1e-3,
-    uses=("logit_difference",),
 )
 
 
@@ -853,7 +997,7 @@ def _mean_drop(
     return total / len(data["prompts"])
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=48)
 def _silenced(
     lm: LanguageModel, prompts: tuple[str, ...], layer: int | None, head: int | None
 ) -> Float[Tensor, "batch d_vocab"]:
@@ -864,7 +1008,7 @@ def _silenced(
 
 
 def _first_only(lm: LanguageModel, data: dict[str, Any]) -> Tensor:
-    one = {key: value[:1] if isinstance(value, list) else value for key, value in data.items()}
+    one = _first_prompt(data)
     return torch.tensor([_mean_drop(lm, one, layer, head) for layer, head in watchers(lm, data)])
 
 
@@ -875,7 +1019,7 @@ DROPS = Exercise(
     points=3,
     minutes=15,
     reference=drops,
-    cases=lambda seed: [(MODEL, _capitals(seed))],
+    cases=lambda seed: [(MODEL, _capitals(seed)), (Tiny(seed), _tiny_capitals(seed))],
     mistakes=(
         Mistake(
             "reversed",
@@ -899,6 +1043,13 @@ DROPS = Exercise(
             _first_only,
         ),
         Mistake(
+            "all_zero",
+            "Yours is 0 for every head. Either the clean run stands inside the `with` block, or two lists of ids as in "
+            "`logits[:, -1, rights]` made a table, every answer for every prompt, whose mean is nothing: pair each row "
+            "with its own answer, `logits[range(len(rights)), -1, rights]`.",
+            lambda lm, data: torch.zeros(len(watchers(lm, data))),
+        ),
+        Mistake(
             "sum_over_prompts",
             "Yours adds up the prompts, so a longer list makes a bigger drop. Take their mean.",
             lambda lm, data: len(data["prompts"]) * drops(lm, data),
@@ -916,7 +1067,6 @@ DROPS = Exercise(
     "needs it. Silencing does: it asks whether the answer can do without this head. (Even that has a blind "
     "spot: where two heads do the same job, silencing one shows nothing. Chapter 06 meets such a pair.)",
     tolerance=1e-3,
-    uses=("logit_difference", "watchers"),
 )
 
 
@@ -932,7 +1082,7 @@ CLAIM = Claim(
         "looking": Option(
             "a head that looks hard at the country is a head that the answer needs",
             False,
-            "Most of the watchers could be silenced at next to no cost: attention is a clue.",
+            "Most of the watchers could be silenced at little cost: attention is a clue.",
         ),
         "understanding": Option(
             "the model understands what a capital is",

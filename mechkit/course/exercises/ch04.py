@@ -1,9 +1,9 @@
 """Chapter 04, the logit lens: what would the model say if it stopped here?"""
 
 import random
-from collections.abc import Sequence
-from functools import lru_cache
-from itertools import product
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import count, pairwise, product
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from mechkit.methods.attribution import logit_direction
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
 from mechkit.network.model import LanguageModel
+from mechkit.network.tiny import tiny_model
 
 NEAR_TOP = 10
 
@@ -56,6 +57,12 @@ def rank_of(logits: Float[Tensor, " d_vocab"], token: int) -> int:
     return rank
 
 
+def _with_ties(seed: int, tokens: Sequence[int]) -> Float[Tensor, " d_vocab"]:
+    logits = torch.randn(200, generator=_generator(seed + 1))
+    logits[list(tokens)] = logits[tokens[0]].item()
+    return logits
+
+
 RANK_OF = Exercise(
     id="04_rank_of",
     kind="code",
@@ -66,15 +73,26 @@ RANK_OF = Exercise(
     library=lambda logits, token: int(metrics.rank_of(logits, token)),
     cases=lambda seed: [
         (torch.randn(50, generator=_generator(seed)), 7),
-        (torch.randn(200, generator=_generator(seed + 1)), 150),
+        *((_with_ties(seed, tokens=(17, 60, 150)), token) for token in (17, 60, 150)),
         (torch.arange(10.0), 9),
     ],
     mistakes=(
         Mistake(
             "counts_from_one",
+            "Yours counts from 1, so the top token gets rank 1. Its rank is 0: the number of tokens strictly above it.",
+            lambda logits, token: int((logits > logits[token]).sum()) + 1,
+        ),
+        Mistake(
+            "counts_equals",
             "Yours counts the token itself, so the top token gets rank 1. Count only the tokens strictly above it: "
             "the top token has rank 0.",
             lambda logits, token: int((logits >= logits[token]).sum()),
+        ),
+        Mistake(
+            "place_in_sorted_list",
+            "Yours is the token's place in the sorted list, which is another number for each of several tokens with "
+            "equal logits. Count the tokens with a strictly larger logit: equals then share a rank.",
+            lambda logits, token: logits.argsort(descending=True).tolist().index(token),
         ),
         Mistake(
             "counts_below",
@@ -173,6 +191,24 @@ def _kl(final: Tensor, lens: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
+def _kl_of_shares(final: Tensor, lens: Tensor) -> Tensor:
+    p, q = final.softmax(-1), lens.softmax(-1)
+    return (p * (p.log() - q.log())).sum(-1)
+
+
+def _logits(seed: int, *, spread: float) -> tuple[Tensor, Tensor]:
+    """A lens's logits, this far spread, and the model's."""
+    lens = spread * torch.randn(4, 5, 30, generator=_generator(seed))
+    return lens, 2 * torch.randn(5, 30, generator=_generator(seed + 1))
+
+
+UNDERFLOW = (
+    "Yours takes the softmax first and its logarithm afterwards. Where logits lie more than about 100 apart, as in a "
+    "real lens, the smaller probability rounds to 0 and its logarithm to −∞. Take the logarithm in one step: "
+    "`log_softmax`."
+)
+
+
 KL_BY_LAYER = Exercise(
     id="04_kl_by_layer",
     kind="code",
@@ -180,19 +216,26 @@ KL_BY_LAYER = Exercise(
     points=2,
     minutes=10,
     reference=kl_by_layer,
-    library=lambda lens, final: metrics.kl_divergence(final, lens).mean(-1),
-    cases=lambda seed: [
-        (
-            2 * torch.randn(4, 5, 30, generator=_generator(seed)),
-            2 * torch.randn(5, 30, generator=_generator(seed + 1)),
-        )
-    ],
+    library=lambda lens, final: metrics.kl_divergence(final.expand_as(lens), lens).mean(-1),
+    cases=lambda seed: [_logits(seed, spread=2), _logits(seed + 10, spread=80)],
     mistakes=(
         Mistake(
             "reversed",
             "Yours is KL(lens ‖ final): the average is taken over what the lens believes. Asked is KL(final ‖ lens): "
             "weigh by the model's final probabilities, since they are the truth that the lens tries to predict.",
             lambda lens, final: _kl(lens, final.expand_as(lens)).mean(-1),
+        ),
+        Mistake("underflow", UNDERFLOW, lambda lens, final: _kl_of_shares(final, lens).mean(-1)),
+        Mistake(
+            "cross_entropy",
+            "Yours is the cross-entropy, Σ p · (−ln q). Take off what the model's own uncertainty costs: inside the "
+            "sum belongs p · (ln p − ln q), which is 0 where they agree.",
+            lambda lens, final: -(final.softmax(-1) * lens.log_softmax(-1)).sum(-1).mean(-1),
+        ),
+        Mistake(
+            "last_position",
+            "Yours is the last position's KL alone. Take the mean over all positions: `.mean(-1)`.",
+            lambda lens, final: _kl(final, lens)[:, -1],
         ),
         Mistake(
             "bits",
@@ -296,7 +339,6 @@ LOCK_IN = Exercise(
     discussion="In the plain lens the answer appears only in the last layers, on every one of these prompts. Two "
     "explanations fit: the model decides late, or it decides early in a language that this lens cannot read. The "
     "lens alone cannot tell them apart.",
-    uses=("logit_lens",),
 )
 
 
@@ -323,6 +365,11 @@ def _kl_everywhere(lm: LanguageModel, text: str, *, prefix: bool, norm: bool) ->
     logits, cache = run(lm, lm.tokens(text) if prefix else lm.tokens(text, prefix=None), sites="resid_post")
     resid = cache.stack("resid_post")[:, 0]
     return torch.stack([_kl(logits[0], _read(lm, layer) if norm else lm.unembed(layer)) for layer in resid])
+
+
+def _kl_each(lm: LanguageModel, text: str, kl: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, " layer"]:
+    logits, cache = run(lm, text, sites="resid_post")
+    return torch.stack([kl(logits[0], _read(lm, each))[1:].mean() for each in cache.stack("resid_post")[:, 0]])
 
 
 def _kl_with_flaws(lm: LanguageModel, text: str, flaws: Sequence[str]) -> Float[Tensor, " layer"]:
@@ -354,10 +401,19 @@ FAIR_KL = Exercise(
     minutes=15,
     reference=fair_kl,
     cases=lambda seed: [(MODEL, _sentence(seed))],
-    mistakes=tuple(
-        _flawed([flaw for flaw, present in zip(FLAWS, chosen, strict=True) if present])
-        for chosen in product((False, True), repeat=3)
-        if any(chosen)
+    mistakes=(
+        *(
+            _flawed([flaw for flaw, present in zip(FLAWS, chosen, strict=True) if present])
+            for chosen in product((False, True), repeat=3)
+            if any(chosen)
+        ),
+        Mistake("underflow", UNDERFLOW, lambda lm, text: _kl_each(lm, text, _kl_of_shares)),
+        Mistake(
+            "reversed",
+            "The flaws are mended, but yours is KL(lens ‖ final). Asked is KL(final ‖ lens): weigh by the model's "
+            "final probabilities.",
+            lambda lm, text: _kl_each(lm, text, lambda final, lens: _kl(lens, final)),
+        ),
     ),
     hints=(
         "What must the last value be, for any lens worth its name? Start from there.",
@@ -399,6 +455,11 @@ def _solve(h: Tensor, target: Tensor, ridge: float, *, centred: bool, towards: f
     x, y = h - mean, target - goal
     weight = torch.linalg.solve(x.T @ x + ridge * eye, x.T @ y + towards * ridge * eye)
     return weight, goal - mean.to(weight.dtype) @ weight
+
+
+def _transposed_throughout(h: Tensor, target: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    weight = fit_affine(h, target, ridge)[0].T
+    return weight, target.mean(0) - h.mean(0) @ weight
 
 
 def _penalised_bias(h: Tensor, target: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
@@ -448,6 +509,18 @@ FIT_AFFINE = Exercise(
             lambda h, target, ridge: _solve(h, target, 1e-9, centred=True, towards=1.0),
         ),
         Mistake(
+            "bias_of_target",
+            "Your bias is the target's mean. That would be right if h were centred when the map is used; it is not, so "
+            "take off what W makes of h's mean: `target.mean(0) - h.mean(0) @ W`.",
+            lambda h, target, ridge: (fit_affine(h, target, ridge)[0], target.mean(0)),
+        ),
+        Mistake(
+            "transposed_throughout",
+            "Yours returns W transposed, and a bias that fits it. Here matrices multiply on the right, `h @ W + b`: "
+            "solve with xᵀy on the right-hand side, not yᵀx, and return W as it comes.",
+            _transposed_throughout,
+        ),
+        Mistake(
             "transposed",
             "Yours returns W transposed. Here matrices multiply on the right: `h @ W + b`.",
             lambda h, target, ridge: (fit_affine(h, target, ridge)[0].T, fit_affine(h, target, ridge)[1]),
@@ -493,6 +566,25 @@ def arrival(lm: LanguageModel, prompts: Sequence[str]) -> int:
     return lm.n_layers - 1
 
 
+def _mean_arrival(lm: LanguageModel, prompts: Sequence[str]) -> int:
+    return _first((_ranks(lm, prompts, affine=True).mean(0) < NEAR_TOP).tolist())
+
+
+def _arrival_cases(seed: int) -> list[tuple]:
+    """Twice three prompts: one whose answer arrives early, one late (the first in turn), and one between them.
+
+    The facts are those which the default model finds so early or so late that first, last, mean and median differ.
+    """
+    rng, facts = random.Random(seed), {fact.subject: fact.prompt for fact in (HIDDEN_FACTS if seed else VISIBLE_FACTS)}
+    if seed:
+        early, late = rng.sample(("Moon", "France", "telephone"), 2), rng.choice(("Spain", "China", "Kenya", "Sweden"))
+        between = rng.choice(("left", "law of gravity", "hear")), rng.choice(("life", "Louvre", "lunch", "present"))
+        chosen = (late, early[0], between[0]), (early[1], "triangle", between[1])
+    else:
+        chosen = ("Japan", "Plants", "Great Wall"), ("paper", "Austria", "good")
+    return [(MODEL, [facts[subject] for subject in subjects]) for subjects in chosen]
+
+
 ARRIVAL = Exercise(
     id="04_arrival",
     kind="finding",
@@ -500,7 +592,7 @@ ARRIVAL = Exercise(
     points=2,
     minutes=12,
     reference=arrival,
-    cases=lambda seed: [(MODEL, _prompts(seed, "person", "opposite", "sequence", "nature", "daily life"))],
+    cases=_arrival_cases,
     mistakes=(
         Mistake(
             "plain_lens",
@@ -519,6 +611,28 @@ ARRIVAL = Exercise(
             "Yours is the first layer at which *some* prompt's answer is near the top. Asked is the median prompt.",
             lambda lm, prompts: _first((_ranks(lm, prompts, affine=True).amin(0) < NEAR_TOP).tolist()),
         ),
+        Mistake(
+            "mean",
+            "Yours takes the *mean* rank over the prompts, which one stubborn fact with a rank in the thousands pulls "
+            "up by itself. Asked is the median.",
+            _mean_arrival,
+        ),
+        Mistake(
+            "first_prompt",
+            "Yours looks at the first prompt only. Asked is the median over all of them.",
+            lambda lm, prompts: arrival(lm, prompts[:1]),
+        ),
+        Mistake(
+            "a_layer_late",
+            "Yours is one layer too late. Layers are counted from 0, and the first that fulfils the condition is the "
+            "answer itself.",
+            lambda lm, prompts: arrival(lm, prompts) + 1,
+        ),
+        Mistake(
+            "a_layer_early",
+            "Yours is one layer too early: the last at which the answer is *not yet* near the top. Asked is the next.",
+            lambda lm, prompts: arrival(lm, prompts) - 1,
+        ),
     ),
     hints=(
         "For each prompt: the streams at the last position, `mk.affine_lens(lm, mk.load_corpus()).read(streams, lm)`, "
@@ -528,7 +642,6 @@ ARRIVAL = Exercise(
     ),
     discussion="Translated, the answer shows up several layers before the plain lens sees it, and all at once: layers "
     "of almost nothing, then a jump. Chapter 07 will find what happens there: attention at the last token fetches it.",
-    uses=("rank_of", "logit_lens"),
 )
 
 
@@ -539,20 +652,42 @@ def control(data: dict[str, Any], lm: LanguageModel) -> dict[str, Any]:
     return _control("shuffled", data, lm)
 
 
-def _control(choice: str, data: dict[str, Any], lm: LanguageModel) -> dict[str, Any]:
+def _control(
+    choice: str, data: dict[str, Any], lm: LanguageModel, *, tested: str = "", kl: Callable = _kl
+) -> dict[str, Any]:
     weight, bias = fit_affine(*data["train"][choice], data["ridge"])
-    h, target = data["test"][choice]
+    h, target = data["test"][tested or choice]
     final = lm.unembed(lm.final_norm(target))
     lens = lm.unembed(lm.final_norm(h @ weight + bias))
-    return {"choice": choice, "kl": float(_kl(final, lens).mean())}
+    return {"choice": choice, "kl": float(kl(final, lens).mean())}
 
 
-def _control_case(seed: int) -> tuple:
-    tiny, generator = Tiny(seed), _generator(seed)
-    h, target = _pairs(seed, tokens=200, size=tiny.d_model)
-    held = _pairs(seed, tokens=260, size=tiny.d_model)
-    held = held[0][200:], held[1][200:]
-    rotation = torch.linalg.qr(torch.randn(tiny.d_model, tiny.d_model, generator=generator)).Q
+CONFUSED_CONTROLS: dict[str, Callable[[dict[str, Any], LanguageModel], dict[str, Any]]] = {
+    "fitted_on_test": lambda data, lm: _control("shuffled", data | {"test": data["train"]}, lm),
+    "tested_on_rotated": partial(_control, "shuffled", tested="rotated"),
+    "tested_on_both_shuffled": partial(_control, "shuffled", tested="both_shuffled"),
+    "tested_on_fewer": partial(_control, "shuffled", tested="fewer"),
+    "reversed": partial(_control, "shuffled", kl=lambda final, lens: _kl(lens, final)),
+}
+
+
+@lru_cache(maxsize=64)
+def _control_data(seed: int) -> dict[str, Any]:
+    """Pairs on which no confusion gives the right number by chance."""
+    lm = tiny_model(seed=seed)
+
+    def telling(data: dict[str, Any]) -> bool:
+        found = sorted(answer(data, lm)["kl"] for answer in (control, *CONFUSED_CONTROLS.values()))
+        return all(above > 1.01 * below for below, above in pairwise(found))
+
+    return next(filter(telling, (_control_pairs(seed + 1000 * attempt, lm.d_model) for attempt in count())))
+
+
+def _control_pairs(seed: int, size: int) -> dict[str, Any]:
+    generator = _generator(seed)
+    pairs = _pairs(seed, tokens=440, size=size)
+    (h, target), *held = zip(*(part.split([200, 60, 60, 60, 60]) for part in pairs), strict=True)
+    rotation = torch.linalg.qr(torch.randn(size, size, generator=generator)).Q
     order = torch.randperm(200, generator=generator)
     train = {
         "shuffled": (h[order], target),
@@ -560,8 +695,9 @@ def _control_case(seed: int) -> tuple:
         "both_shuffled": (h[order], target[order]),
         "fewer": (h[:50], target[:50]),
     }
-    test = dict.fromkeys(train, held) | {"rotated": (held[0] @ rotation, held[1])}
-    return ({"train": train, "test": test, "ridge": 5.0}, tiny)
+    test = dict(zip(train, held, strict=True))  # each control has held-out pairs of its own, never shuffled
+    test["rotated"] = (test["rotated"][0] @ rotation, test["rotated"][1])
+    return {"train": train, "test": test, "ridge": 5.0}
 
 
 CONTROL = Exercise(
@@ -571,7 +707,7 @@ CONTROL = Exercise(
     points=4,
     minutes=15,
     reference=control,
-    cases=lambda seed: [_control_case(seed)],
+    cases=lambda seed: [(_control_data(seed), Tiny(seed))],
     mistakes=(
         Mistake(
             "rotated",
@@ -593,7 +729,21 @@ CONTROL = Exercise(
         Mistake(
             "fitted_on_test",
             "Yours measures on the training pairs. What the map memorised would count as reading: use `data['test']`.",
-            lambda data, lm: _control("shuffled", data | {"test": data["train"]}, lm),
+            CONFUSED_CONTROLS["fitted_on_test"],
+        ),
+        *(
+            Mistake(
+                f"tested_on_{name}",
+                f"The right control, but measured on another's test pairs. Use `data['test']['shuffled']`; yours are "
+                f"those of `'{name}'`.",
+                CONFUSED_CONTROLS[f"tested_on_{name}"],
+            )
+            for name in ("rotated", "both_shuffled", "fewer")
+        ),
+        Mistake(
+            "reversed",
+            "The right control, but yours is KL(lens ‖ final). Measure KL(final ‖ lens), as elsewhere.",
+            CONFUSED_CONTROLS["reversed"],
         ),
     ),
     hints=(
@@ -603,8 +753,8 @@ CONTROL = Exercise(
         "Fit on `data['train']['shuffled']`, measure the KL on `data['test']['shuffled']`, return both as a dict.",
     ),
     discussion="If the shuffled map had done as well as the real one, everything that the affine lens showed would "
-    "have been the map's own doing. The distance between the two curves is what the stream contributes.",
-    uses=("fit_affine", "logit_lens", "kl_by_layer"),
+    "have been the map's own doing. Keep in mind what it is *not*: a harder rival gives everybody the same good guess. "
+    "The next cells meet both.",
     control=True,
     choice=True,
     tolerance=1e-3,
@@ -657,6 +807,11 @@ HEAD_ATTRIBUTION = Exercise(
             lambda z, W_O, u, gain, scale: (_writes(z, W_O) * gain) @ u,
         ),
         Mistake(
+            "times_scale",
+            "Yours multiplies by the scale. The norm *divides* by it.",
+            lambda z, W_O, u, gain, scale: (_writes(z, W_O) * scale * gain) @ u,
+        ),
+        Mistake(
             "no_gain",
             "Yours leaves out the final norm's gain: each coordinate is multiplied by it before the unembedding "
             "reads it.",
@@ -691,22 +846,27 @@ HEAD_ATTRIBUTION = Exercise(
 
 
 def top_head(lm: LanguageModel, data: dict[str, Any]) -> tuple[int, int]:
-    return _argmax(_shares(lm, **{key: tuple(words) for key, words in data.items()}))
+    return _argmax(_shares(lm, data).mean(0))
 
 
-@lru_cache(maxsize=8)
-def _shares(
-    lm: LanguageModel, prompts: tuple[str, ...], answers: tuple[str, ...], others: tuple[str, ...]
-) -> Float[Tensor, "layer head"]:
-    shares = torch.zeros(lm.n_layers, lm.n_heads)
-    for prompt, *words in zip(prompts, answers, others, strict=True):
+def _shares(lm: LanguageModel, data: dict[str, Any], *, against: bool = True) -> Float[Tensor, "prompt layer head"]:
+    return _cached_shares(lm, *(tuple(data[key]) for key in ("prompts", "answers", "others")), against)
+
+
+@lru_cache(maxsize=32)
+def _cached_shares(
+    lm: LanguageModel, prompts: tuple[str, ...], answers: tuple[str, ...], others: tuple[str, ...], against: bool
+) -> Float[Tensor, "prompt layer head"]:
+    shares = torch.zeros(len(prompts), lm.n_layers, lm.n_heads)
+    for row, (prompt, *words) in zip(shares, zip(prompts, answers, others, strict=True), strict=True):
         answer, other = (lm.token_id(word) for word in words)
         _, cache = run(lm, prompt, sites=("z", "resid_post"))
         last = cache["resid_post", lm.n_layers - 1][:, -1]
-        direction = logit_direction(lm.final_norm, last, (lm.W_U[:, answer] - lm.W_U[:, other])[None])[0]
+        column = lm.W_U[:, answer] - lm.W_U[:, other] * against
+        direction = logit_direction(lm.final_norm, last, column[None])[0]
         for layer, head in product(range(lm.n_layers), range(lm.n_heads)):
             write = cache["z", layer][0, -1, head] @ lm.W_O(layer)[head]
-            shares[layer, head] += write @ direction
+            row[layer, head] = write @ direction
     return shares
 
 
@@ -722,6 +882,42 @@ def _capitals(seed: int) -> tuple:
     return (MODEL, contrast(facts))
 
 
+@lru_cache(maxsize=64)
+def _tiny_capitals(seed: int) -> dict[str, list[str]]:
+    """Prompts on which a tiny model's heads are such that each known mistake points at another one."""
+    lm = tiny_model(seed=seed)
+
+    def confused(data: dict[str, list[str]]) -> bool:
+        heads = [top_head(lm, data), *(found(lm, data) for found in CONFUSED.values())]
+        return len(set(heads)) < len(heads)
+
+    drawn = (_contrasted(random.Random(seed + 1000 * attempt).sample(CAPITALS, 4)) for attempt in count())
+    return next(data for data in drawn if not confused(data))
+
+
+def _contrasted(capitals: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    answers = [city for _, city in capitals]
+    prompts = [f" the capital of{country} is in" for country, _ in capitals]
+    return {"prompts": prompts, "answers": answers, "others": answers[1:] + answers[:1]}
+
+
+# single tokens of a tiny model
+CAPITALS = (
+    (" France", " Paris"),
+    (" Italy", " Rome"),
+    (" Spain", " Madrid"),
+    (" Germany", " Berlin"),
+    (" England", " London"),
+    (" Japan", " Tokyo"),
+)
+CONFUSED: dict[str, Callable[[LanguageModel, dict[str, Any]], tuple[int, int]]] = {
+    "most_negative": lambda lm, data: _argmax(-_shares(lm, data).mean(0)),
+    "first_prompt": lambda lm, data: _argmax(_shares(lm, data)[0]),
+    "answer_alone": lambda lm, data: _argmax(_shares(lm, data, against=False).mean(0)),
+    "magnitudes": lambda lm, data: _argmax(_shares(lm, data).abs().mean(0)),
+}
+
+
 TOP_HEAD = Exercise(
     id="04_top_head",
     kind="finding",
@@ -729,12 +925,29 @@ TOP_HEAD = Exercise(
     points=2,
     minutes=12,
     reference=top_head,
-    cases=lambda seed: [_capitals(seed)],
+    cases=lambda seed: [_capitals(seed), (Tiny(seed), _tiny_capitals(seed))],
     mistakes=(
         Mistake(
             "most_negative",
             "Yours has the most *negative* share: it argues against the answer (or the two answers are swapped).",
-            lambda lm, data: _argmax(-_shares(lm, **{key: tuple(words) for key, words in data.items()})),
+            CONFUSED["most_negative"],
+        ),
+        Mistake(
+            "first_prompt",
+            "Yours looks at the first prompt only. Take the mean over the prompts, the last axis.",
+            CONFUSED["first_prompt"],
+        ),
+        Mistake(
+            "answer_alone",
+            "Yours shares out the answer's logit alone. Much of that raises every capital alike: pass the other "
+            "answers as well, and share out the difference.",
+            CONFUSED["answer_alone"],
+        ),
+        Mistake(
+            "magnitudes",
+            "Yours takes magnitudes before the mean, so a head that helps on one prompt and hurts on the next looks "
+            "large. Keep the signs.",
+            CONFUSED["magnitudes"],
         ),
         Mistake(
             "counted_from_one",
@@ -755,7 +968,8 @@ TOP_HEAD = Exercise(
     ),
     properties=(
         Property(
-            "It is a pair (layer, head) that this model has.",
+            "It is a pair (layer, head) of the model it is given. (The check also gives it a tiny one: compute it from "
+            "`lm` and `data`.)",
             lambda result, lm, data: 0 <= result[0] < lm.n_layers and 0 <= result[1] < lm.n_heads,
         ),
     ),
@@ -768,7 +982,7 @@ TOP_HEAD = Exercise(
 
 
 def read_elsewhere(
-    lm: LanguageModel, vector: Float[Tensor, " d_model"], prompt: Tensor, layer: int
+    lm: LanguageModel, vector: Float[Tensor, " d_model"], prompt: str, layer: int
 ) -> Float[Tensor, " d_vocab"]:
     _, cache = run(lm, prompt, sites="resid_post", layers=layer)
     patched = cache["resid_post", layer].clone()
@@ -778,7 +992,7 @@ def read_elsewhere(
     return logits[0, -1]
 
 
-def _with_edit(lm: LanguageModel, prompt: Tensor, place: Edit) -> Tensor:
+def _with_edit(lm: LanguageModel, prompt: str | Tensor, place: Edit) -> Tensor:
     with edit(lm, place):
         return run(lm, prompt, sites=())[0][0, -1]
 
@@ -786,8 +1000,8 @@ def _with_edit(lm: LanguageModel, prompt: Tensor, place: Edit) -> Tensor:
 def _patch_case(seed: int, family: str) -> tuple:
     tiny, generator = Tiny(seed, family), _generator(seed)
     vector = 3 * torch.randn(tiny.d_model, generator=generator)
-    prompt = torch.randint(5, 50, (1, 6), generator=generator)
-    return (tiny, vector, prompt, 1)
+    country, city = random.Random(seed).choice(CAPITALS)
+    return (tiny, vector, f"{city} is in{country} and", 1)
 
 
 READ_ELSEWHERE = Exercise(
@@ -818,6 +1032,16 @@ READ_ELSEWHERE = Exercise(
             "Yours replaces what goes *into* the layer (resid_pre). Asked is what comes out of it: resid_post.",
             lambda lm, vector, prompt, layer: _with_edit(
                 lm, prompt, Edit("resid_pre", layer, lambda value: vector.expand_as(value), position=-1)
+            ),
+        ),
+        Mistake(
+            "no_prefix",
+            "Yours runs the prompt without its prefix token, which is not how this model is used. `mk.run(lm, prompt)` "
+            "puts it first.",
+            lambda lm, vector, prompt, layer: _with_edit(
+                lm,
+                lm.tokens(prompt, prefix=None),
+                Edit("resid_post", layer, lambda value: vector.expand_as(value), position=-1),
             ),
         ),
         Mistake(
@@ -858,45 +1082,55 @@ CHAPTER = Chapter(
     ),
     claim=Claim(
         statements={
-            "a": Option(
+            "unknown": Option(
                 "the model does not know its answer before its last layers",
                 False,
                 "The plain lens suggested it; the affine lens and the patchscope, on the same streams, saw more. A "
-                "reader that finds nothing shows that *it* finds nothing",
+                "reader that finds nothing shows that *it* finds nothing.",
             ),
-            "b": Option(
+            "readable_earlier": Option(
                 "late in the model, but before the plain lens shows it, the answer can be read from the last position",
                 True,
-                "That is what the translated ranks showed, against a shuffled control",
+                "That is what the translated ranks showed, and maps fitted on shuffled pairs did not.",
             ),
-            "c": Option(
+            "stored": Option(
                 "the head with the largest share is where the fact is stored",
                 False,
-                "A share says who wrote the answer at the last position, not where the fact came from; and most of the "
-                "difference survived without the head",
+                "A share says who wrote the answer at the last position, not where the fact came from; and taking the "
+                "head away did not take away the whole difference.",
             ),
         },
         evidence={
-            "a": Option("readable", True, "A trained reader found it; nothing was changed"),
-            "b": Option("correlated", False, "That is the word for the shares of section 6"),
-            "c": Option("necessary", False, "For that, you would have to take it away and see the answer go"),
-            "d": Option("sufficient", False, "For that, you would have to put it in and see the answer come"),
+            "readable": Option("a reader finds it", True, "A trained reader found it; nothing was changed."),
+            "correlated": Option(
+                "it goes along with the answer", False, "That is the word for the shares of section 6."
+            ),
+            "necessary": Option(
+                "without it the answer is gone",
+                False,
+                "For that, you would have to take it away and see the answer go.",
+            ),
+            "sufficient": Option(
+                "put in, it brings the answer",
+                False,
+                "For that, you would have to put it in and see the answer come.",
+            ),
         },
         refuted_by={
-            "a": Option(
+            "late_prompt": Option(
                 "another prompt whose answer arrives later",
                 False,
-                "The claim is about the typical prompt; one exception does not touch a median",
+                "The claim is about the typical prompt; one exception does not touch a median.",
             ),
-            "b": Option(
+            "blind_plain_lens": Option(
                 "a plain lens that sees nothing at those layers",
                 False,
-                "It does see nothing, and that is part of the claim",
+                "It does see nothing, and that is part of the claim.",
             ),
-            "c": Option(
+            "shuffled": Option(
                 "maps fitted on shuffled pairs that rank the answer as high",
                 True,
-                "Then the maps, not the streams, would know the answer",
+                "Then the maps, not the streams, would know the answer.",
             ),
         },
     ),

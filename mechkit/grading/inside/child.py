@@ -15,9 +15,10 @@ from typing import Any
 
 from mechkit.course.answer import run_answer, within
 from mechkit.course.compare import alike
-from mechkit.course.exercise import MODEL, Tiny
+from mechkit.course.exercise import MODEL, Tiny, Words
 from mechkit.course.scope import borrowed
 from mechkit.grading.inside.wire import Channel
+from mechkit.methods.words import load_words
 from mechkit.network.tiny import tiny_model
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
@@ -77,7 +78,7 @@ def _asking(name: str, channel: Channel, names: dict[int, Any]) -> Callable[...,
     """An earlier answer of ours: the judge computes it."""
 
     def ask(*args: Any, **kwargs: Any) -> Any:
-        known = names | {id(value): key for key, value in _TINY.items()}
+        known = names | {id(value): key for key, value in _MADE.items()}
         plain = [known.get(id(each), each) for each in args]
         named = {key: known.get(id(each), each) for key, each in kwargs.items()}
         channel.send({"kind": "call", "name": name, "args": plain, "kwargs": named})
@@ -90,17 +91,23 @@ def _asking(name: str, channel: Channel, names: dict[int, Any]) -> Callable[...,
     return ask
 
 
-_TINY: dict[Tiny, Any] = {}
+_MADE: dict[Tiny | Words, Any] = {}
 
 
 def _stand_in(argument: Any, model: Any) -> Any:
     if argument is MODEL:
         return model
-    if not isinstance(argument, Tiny):
+    if not isinstance(argument, Tiny | Words):
         return argument
-    if argument not in _TINY:
-        _TINY[argument] = tiny_model(argument.family, seed=argument.seed, d_model=argument.d_model)
-    return _TINY[argument]
+    if argument not in _MADE:
+        _MADE[argument] = _make(argument)
+    return _MADE[argument]
+
+
+def _make(wanted: Tiny | Words) -> Any:
+    if isinstance(wanted, Words):
+        return load_words(wanted.limit)
+    return tiny_model(wanted.family, seed=wanted.seed, d_model=wanted.d_model)
 
 
 # from source to function --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mechkit.course.exercise import MODEL, Tiny
+from mechkit.course.exercise import MODEL, Tiny, Words
 
 HEAD = struct.Struct(">QQ")
 DEPTH, ITEMS, NAME = 40, 2_000_000, 80
@@ -109,6 +109,8 @@ class _Packer:
             return {"model": None}
         if isinstance(value, Tiny):
             return {"tiny": [value.seed, value.family, value.d_model]}
+        if isinstance(value, Words):
+            return {"words": value.limit}
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, bool | np.bool_):
@@ -155,6 +157,8 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
             return MODEL
         case "tiny":
             return Tiny(int(inside[0]), str(inside[1]), int(inside[2]))
+        case "words":
+            return Words(None if inside is None else int(inside))
         case "tensor":
             return tensors[inside]
         case "array":

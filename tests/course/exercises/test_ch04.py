@@ -11,7 +11,7 @@ from mechkit.network.hooks import Edit, edit
 
 
 def rank_by_sorting(logits, token):
-    return logits.argsort(descending=True).tolist().index(token)
+    return sorted(logits.tolist(), reverse=True).index(float(logits[token]))
 
 
 def rank_as_numpy(logits, token):
@@ -32,8 +32,9 @@ def kl_by_torch(lens, final):
 
 
 def kl_by_numpy(lens, final):
-    p, q = final.softmax(-1).double().numpy(), lens.softmax(-1).double().numpy()
-    return (p * np.log(p / q)).sum(-1).mean(-1)
+    p, q = (each.double().numpy() for each in (final, lens))
+    p, q = (each - np.log(np.exp(each).sum(-1, keepdims=True)) for each in (p, q))
+    return (np.exp(p) * (p - q)).sum(-1).mean(-1)
 
 
 def lock_in_upwards(lm, prompts):
@@ -140,9 +141,10 @@ def elsewhere_in_place(lm, vector, prompt, layer):
 
 
 def elsewhere_by_last_index(lm, vector, prompt, layer):
-    place = Edit("resid_post", layer, lambda value: vector.repeat(len(value), 1, 1), position=[prompt.shape[1] - 1])
+    tokens = lm.tokens(prompt)
+    place = Edit("resid_post", layer, lambda value: vector.repeat(len(value), 1, 1), position=[tokens.shape[1] - 1])
     with edit(lm, place):
-        return run(lm, prompt)[0][0, -1].numpy()
+        return run(lm, tokens)[0][0, -1].numpy()
 
 
 RIGHT = {
