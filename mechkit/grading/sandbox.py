@@ -212,10 +212,15 @@ class Sandbox:
         if self._lent.model and self._lent.model not in lent:
             lent.append(constants.HF_HUB_CACHE)
         lent += [str(Path(each).resolve()) for each in lent]
-        python = [sys.prefix, sys.base_prefix, *filter(_is_library, sys.path)]
-        visible = sorted({*SYSTEM, *python, *lent, str(self._tree)}, key=lambda path: path.count("/"))
+        libraries = list(filter(_is_library, sys.path))
+        visible = {*SYSTEM, sys.prefix, sys.base_prefix, *libraries, *lent, str(self._tree)}
         beside = [str(PACKAGE.parent / name) for name in ("solutions", "chapters", "tests")]
-        return {"root": str(root), "visible": visible, "hidden": [str(PACKAGE), *beside, *self._hidden]}
+        installed = [f"{path}/mechkit" for path in libraries]  # an editable install leaves the chapters there
+        return {
+            "root": str(root),
+            "visible": sorted(visible, key=lambda path: path.count("/")),
+            "hidden": [str(PACKAGE), *beside, *installed, *self._hidden],
+        }
 
     def _stop(self) -> None:
         if self._control is not None:
