@@ -1,6 +1,8 @@
 """An invented chapter on a tiny model, its notebooks, and graders that share one sandbox."""
 
 import json
+import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +15,18 @@ from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Judge, Models
 from mechkit.grading.sandbox import Limits
 from mechkit.network.tiny import tiny_model
+
+
+def _has_namespaces():
+    """Whether this system gives a process namespaces of its own; many containers and some distributions do not."""
+    if not shutil.which("unshare"):
+        return False
+    asked = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "true"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
+# what hostile code can reach is tested where it can be kept from reaching it
+collect_ignore = [] if _has_namespaces() else ["test_grade.py", "test_sandbox.py"]
 
 LIMITS = Limits(seconds=1.5, whole=4, memory=512 * 2**20, files=8 * 2**20, processes=16)
 
