@@ -26,7 +26,7 @@ def _has_namespaces():
 
 
 # what hostile code can reach is tested where it can be kept from reaching it
-collect_ignore = [] if _has_namespaces() else ["test_grade.py", "test_sandbox.py"]
+needs_namespaces = pytest.mark.skipif(not _has_namespaces(), reason="this system gives no namespaces")
 
 LIMITS = Limits(seconds=1.5, whole=4, memory=512 * 2**20, files=8 * 2**20, processes=16)
 

@@ -9,7 +9,19 @@ import pytest
 from mechkit.grading.grade import Grader, grade_one
 from mechkit.grading.judge import Judge
 from mechkit.grading.sandbox import NAMESPACES, PROCESS, TIME_ONLY, IsolationError
-from tests.grading.conftest import ANSWERS, LIMITS, SPREAD, cell, cells, loud_head, mark, spread, stubs, text
+from tests.grading.conftest import (
+    ANSWERS,
+    LIMITS,
+    SPREAD,
+    cell,
+    cells,
+    loud_head,
+    mark,
+    needs_namespaces,
+    spread,
+    stubs,
+    text,
+)
 
 RIGHT = "base + (x - x.mean()) ** 2"
 HEAD = "def spread(x, base):\n"
@@ -316,6 +328,7 @@ def test_isolation_can_be_required(template, models):
         Grader(template, LIMITS, judge=Judge(11, models), strongest=PROCESS, required=True)
 
 
+@needs_namespaces
 def test_the_isolation_stands_in_the_record(grade, grader):
     assert grade(cells())["isolation"] == grader.level == NAMESPACES
 

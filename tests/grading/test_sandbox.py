@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from mechkit.grading.sandbox import NAMESPACES, PROCESS, Lent, Limits, Sandbox
+from tests.grading.conftest import needs_namespaces
 
 LIMITS = Limits(seconds=5, whole=10, memory=512 * 2**20, files=4 * 2**20, processes=16)
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+pytestmark = needs_namespaces
 
 
 @pytest.fixture(scope="module")
