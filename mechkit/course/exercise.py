@@ -125,7 +125,7 @@ class Exercise:
         while waiting:
             function = waiting.pop(0)
             found[function] = tree = _bare(function)
-            for name in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}:
+            for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
                 value = inspect.unwrap(function.__globals__.get(name))
                 if inspect.isfunction(value) and value.__module__ == function.__module__:
                     waiting += [value] if value not in (*found, *waiting) else []
