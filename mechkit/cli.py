@@ -251,9 +251,13 @@ def bench(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
-    for rows in found.values():
-        for row in rows if isinstance(rows, list) else [{name: f"{ratio:.2f}" for name, ratio in rows.items()}]:
-            print("  ".join(f"{name}: {value}" for name, value in row.items()))
+    for name, value in found.items():
+        for row in value if isinstance(value, list) else [value if isinstance(value, dict) else {name: value}]:
+            print(
+                "  ".join(
+                    f"{key}: {each:.3g}" if isinstance(each, float) else f"{key}: {each}" for key, each in row.items()
+                )
+            )
     return 0
 
 
@@ -270,6 +274,16 @@ def _bench_chapters() -> dict[str, Any]:
     return {"chapters": [chapter_cost(path) for path in authoring.solution_paths(_checkout())]}
 
 
+def _bench_patching() -> dict[str, Any]:
+    try:
+        from mechkit.course.rivals import patching_ratios
+    except ImportError as error:
+        raise ValueError(
+            f'wanted TransformerLens and nnsight to compare with ({error}): pip install -e ".[test]"'
+        ) from error
+    return patching_ratios()
+
+
 def _bench_grading() -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
@@ -280,6 +294,7 @@ BENCHES: dict[str, Callable[[], dict[str, Any]]] = {
     "cache": _bench_cache,
     "chapters": _bench_chapters,
     "grading": _bench_grading,
+    "patching": _bench_patching,
 }
 
 

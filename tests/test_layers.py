@@ -15,7 +15,7 @@ ROOMS = {
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties < probe_results",
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
-    " < proofreading workspace selftest < authoring < bench doctor",
+    " < proofreading workspace selftest < authoring < bench rivals doctor",
     "grading": "inside submission < sandbox collect < judge setting records reports handout < grade < classroom"
     " exports cluster < session bench",
     "cli": "",
