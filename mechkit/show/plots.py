@@ -265,10 +265,11 @@ def _draw_map(
     array: np.ndarray, labels: Labels, colors: object, limits: tuple[float | int, float | int], ax: Axes | None
 ) -> Axes:
     rows, columns = array.shape
-    ax = ax or new_axes(float(np.clip(2.4 + 0.4 * columns, 3.8, 8)), float(np.clip(1.3 + 0.2 * rows, 2.2, 7)))
-    ax.imshow(array, cmap=colors, vmin=limits[0], vmax=limits[1])
     (down, row_names), (across, column_names) = labels.items()
-    name_ticks(ax.set_yticks, row_names)
+    beyond = 0.055 * max(0, *(len(drawable(name, length=style.ROW_NAME)) - 14 for name in row_names))
+    ax = ax or new_axes(float(np.clip(2.4 + 0.4 * columns, 3.8, 8)) + beyond, float(np.clip(1.3 + 0.2 * rows, 2.2, 7)))
+    ax.imshow(array, cmap=colors, clim=limits)
+    name_ticks(ax.set_yticks, row_names, length=style.ROW_NAME)
     crowded = max(len(drawable(name)) for name in column_names) * columns > 9 * ax.figure.get_figwidth()
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     name_ticks(ax.set_xticks, column_names, **turned)
@@ -280,6 +281,7 @@ def _draw_map(
 def _finish_map(ax: Axes, unit: str, title: str) -> None:
     bar = ax.figure.colorbar(ax.images[0], ax=ax, label=unit, pad=0.02, aspect=30)
     bar.outline.set(edgecolor="#bbbbbb", linewidth=0.6)
+    bar.ax.set_ylim(bottom=bar.vmin if (ax.images[0].get_array() < 0).any() else 0)  # the part that is in use
     ax.set_title(title)
 
 

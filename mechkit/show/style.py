@@ -62,6 +62,7 @@ RC = {
     "ytick.labelsize": 8.5,
 }
 CSS_PIXELS_PER_INCH, SHARPNESS = 100, 1.5
+ROW_NAME = 40  # characters of a row's name in a map: a short sentence
 
 
 @contextmanager
@@ -93,11 +94,13 @@ def new_axes(width: float | int, height: float | int) -> Axes:
     return plt.subplots(figsize=(min(width, 9.5), min(height, 12)))[1]
 
 
-def name_ticks(place: Callable[..., object], names: Sequence[object], *, most: int = 32, **look: object) -> None:
+def name_ticks(
+    place: Callable[..., object], names: Sequence[object], *, most: int = 32, length: int = 14, **look: object
+) -> None:
     """Name the ticks (`place` is `ax.set_xticks` or `ax.set_yticks`): about `most` of them, and always the last."""
     last, step = len(names) - 1, -(-len(names) // most)
     ticks = [*range(0, last - step // 2, step), last]
-    place(ticks, [drawable(names[tick]) for tick in ticks], **look)
+    place(ticks, [drawable(names[tick], length=length) for tick in ticks], **look)
 
 
 def name_lines(ax: Axes, lines: Mapping[str, np.ndarray], *, end: float | int) -> None:

@@ -265,7 +265,11 @@ def test_feature_panels_draw_what_is_long_and_name_it_once():
 def test_a_dimensionality_strip_has_a_dot_for_every_feature():
     ax = dimensionality_strip(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5]]), [0.0, 0.8])
     assert [len(dots.get_offsets()) for dots in ax.collections] == [4, 4]
-    assert "0.50 at sparsity 0.8" in style.alt_text(ax.figure)
+    said = style.alt_text(ax.figure)
+    assert "sparsity 0: 2 none, 2 at 1; sparsity 0.8: 4 at 1/2." in said
+    uneven = dimensionality_strip(torch.tensor([[0.6, 0.6, 1.0]]), [0.0], even=2 / 3)
+    assert "sparsity 0: 1 at 1, 2 elsewhere." in style.alt_text(uneven.figure)
+    assert "an even share, 0.67" in [text.get_text() for text in uneven.texts]
     with pytest.raises(ValueError, match="wanted a row a sparsity; got 1 rows, 2 names"):
         dimensionality_strip(torch.ones(1, 3), [0.0, 0.8])
     plt.close("all")

@@ -1,7 +1,7 @@
 """Chapter 01, toy superposition: how do more features than dimensions fit?"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -81,6 +81,12 @@ RECONSTRUCT = Exercise(
             "Yours has the ReLU on the hidden numbers. Here it stands at the end, on what is read back.",
             lambda x, W, b: (x @ W).relu() @ W.T + b,
         ),
+        Mistake(
+            "relu_twice",
+            "Yours has a ReLU on the hidden numbers as well. They may be negative here: that is how two opposite "
+            "features share one of them. Only what is read back goes through the ReLU.",
+            lambda x, W, b: ((x @ W).relu() @ W.T + b).relu(),
+        ),
     ),
     hints=(
         "Two matrix products: one squeezes [batch feature] into [batch d_hidden], one reads back.",
@@ -136,6 +142,11 @@ WEIGHTED_LOSS = Exercise(
             lambda x, output, importance: float((importance * (x - output) ** 2).sum()),
         ),
         Mistake(
+            "sum_over_features",
+            "Yours adds up over the features and takes the mean over the inputs only. Take the mean over both.",
+            lambda x, output, importance: float((importance * (x - output) ** 2).sum(-1).mean()),
+        ),
+        Mistake(
             "absolute",
             "Yours takes absolute errors. Asked are squared ones.",
             lambda x, output, importance: float((importance * (x - output).abs()).mean()),
@@ -168,7 +179,9 @@ def represented(W: Float[Tensor, "sparsity feature d_hidden"]) -> list[int]:
 def _represented_cases(seed: int) -> list[tuple]:
     n, d = [(5, 2), (4, 2), (6, 3), (6, 2), (7, 3)][seed % 5]
     mixed = torch.stack([_vectors(10 * seed + i, 6, 3) for i in range(4)])
-    return [(_trained(seed, 0.0, 0.5, 0.8, 0.95, n=n, d=d).best,), (mixed,)]
+    flat = mixed * torch.tensor([0.0, 0.0, 0.01])  # a third dimension that counts for a rank, hardly for a length
+    flat[..., :2] = torch.stack([_vectors(10 * seed + i, 6, 2) for i in range(4, 8)])
+    return [(_trained(seed, 0.0, 0.5, 0.8, 0.95, n=n, d=d).best,), (mixed,), (flat,)]
 
 
 REPRESENTED = Exercise(
@@ -195,6 +208,12 @@ REPRESENTED = Exercise(
             "columns",
             "Yours takes the lengths of the columns: those are the hidden dimensions. A feature is a *row* of W.",
             lambda W: (W.norm(dim=-2) > LONG).sum(-1).tolist(),
+        ),
+        Mistake(
+            "rank",
+            "Yours is the rank of each W: how many dimensions its vectors span, which is never more than there are. "
+            "Asked is how many features have a vector.",
+            lambda W: torch.linalg.matrix_rank(W).tolist(),
         ),
         Mistake(
             "short_ones",
@@ -281,6 +300,24 @@ DIMENSIONALITY = Exercise(
             "Yours adds up dot products, so that opposite ones cancel. Square each first.",
             lambda W: W.square().sum(-1) / (_unit(W) @ W.T).sum(-1),
         ),
+        Mistake(
+            "squared_after_the_sum",
+            "Yours squares the sum. Each dot product is squared first, and the squares are added: opposite ones must "
+            "not cancel.",
+            lambda W: W.square().sum(-1) / (_unit(W) @ W.T).sum(-1).square(),
+        ),
+        Mistake(
+            "by_others_direction",
+            "Yours is the other way round: what W_i writes on the directions of the others. Asked is what they write "
+            "on its own, so only W_i is scaled to length 1.",
+            lambda W: W.square().sum(-1) / (W @ _unit(W).T).square().sum(-1),
+        ),
+        Mistake(
+            "one_length",
+            "Yours divides by *one* length, that of the whole matrix. Each row has its own: "
+            "`W.norm(dim=-1, keepdim=True)`.",
+            lambda W: W.square().sum(-1) / ((W / W.norm()) @ W.T).square().sum(-1),
+        ),
     ),
     hints=(
         "With u = W / length, `u @ W.T` holds every u_i · W_j: [feature feature].",
@@ -294,8 +331,8 @@ DIMENSIONALITY = Exercise(
         ),
     ),
     discussion="The shares of all features add up to at most the number of dimensions, and in trained models to nearly "
-    "all of it. So an average of d/n would be no news. That they cluster at simple fractions is: each fraction is a "
-    "geometry.",
+    "all of it. So an average of d/n is no news, nor is every feature at d/n: an even share. That the features of one "
+    "model stand at *different* simple fractions is: then look which vectors share.",
     teaches=("dimensionality",),
 )
 
@@ -345,6 +382,12 @@ INTERFERENCE = Exercise(
             "by_others_direction",
             "Yours is the other way round: what feature i writes on the others. Asked is what they write on i.",
             lambda W: _others((W @ _unit(W).T).square()),
+        ),
+        Mistake(
+            "minus_one",
+            "Yours takes off 1 for the feature itself. What it writes on its own direction is its squared length, "
+            "which is 1 only for some.",
+            lambda W: (_unit(W) @ W.T).square().sum(-1) - 1,
         ),
     ),
     hints=(
@@ -423,6 +466,18 @@ NEIGHBOUR_ANGLE = Exercise(
             "closest_pair",
             "Yours is the one closest pair. Asked is the mean over all features of the angle to its own nearest.",
             lambda W: float(_angles(W).min()),
+        ),
+        Mistake(
+            "axes",
+            "Yours takes the absolute cosine, so that an opposite vector counts as near. These are arrows, not axes: "
+            "opposite is as far as can be.",
+            lambda W: float(torch.minimum(_angles(W), 180 - _angles(W)).abs().amin(-1).mean()),
+        ),
+        Mistake(
+            "mean_before_arccos",
+            "Yours averages the cosines and takes one angle of the mean. Take each feature's angle first, then the "
+            "mean of the angles.",
+            lambda W: float(torch.rad2deg(torch.deg2rad(_angles(W).amin(-1)).cos().mean().arccos())),
         ),
     ),
     hints=(
@@ -512,6 +567,24 @@ FAIR_LOSS = Exercise(
             lambda x, output: (
                 _errors(x, output).mean(-1) / (x - x.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
             ),
+        ),
+        Mistake(
+            "one_variance",
+            "Yours takes one variance of all numbers together, so the constant is one for all features. Give each "
+            "feature its own mean: `x.mean(1, keepdim=True)`.",
+            lambda x, output: _errors(x, output).mean(-1) / x.var(dim=(-2, -1)),
+        ),
+        Mistake(
+            "unbiased",
+            "Nearly: your variance divides by one less than the number of inputs. The error of the constant is a plain "
+            "mean of squares: `correction=0`.",
+            lambda x, output: _errors(x, output).mean(-1) / x.var(dim=1).mean(-1),
+        ),
+        Mistake(
+            "averaged_outputs",
+            "Yours averages what the copies *answer*, and takes the error of that: a committee errs less than its "
+            "members. Take each copy's error first, then the mean.",
+            lambda x, output: (x - output.mean(1)).square().mean((-2, -1)) / _spread(x),
         ),
         Mistake(
             "mean_of_ratios",
@@ -655,6 +728,18 @@ NEVER_TOGETHER = Exercise(
             lambda u, coin, value, sparsity: value * _pick(u < 1 - sparsity, coin < 0.5),
         ),
         Mistake(
+            "other_side",
+            "As often as asked, but yours is on where `u` is *large*. A pair is on where `u` lies below what you "
+            "choose.",
+            lambda u, coin, value, sparsity: value * _pick(u > 2 * sparsity - 1, coin < 0.5),
+        ),
+        Mistake(
+            "other_side_half_as_often",
+            "Two things: a pair is on where `u` lies *below* a threshold; and it must be on twice as often as each of "
+            "its features.",
+            lambda u, coin, value, sparsity: value * _pick(u > sparsity, coin < 0.5),
+        ),
+        Mistake(
             "both",
             "Yours turns both features of a pair on: they are correlated. Let the coin choose one.",
             lambda u, coin, value, sparsity: value * (u < 2 * (1 - sparsity)).repeat_interleave(2, -1),
@@ -758,6 +843,11 @@ HOW_MANY_FIT = Exercise(
             lambda vectors, limit: int(((vectors @ vectors.T).abs().fill_diagonal_(0) <= limit).all(-1).sum()),
         ),
         Mistake(
+            "all_earlier",
+            "Yours compares with all *earlier* vectors, those that were turned away too. Compare with the kept ones.",
+            lambda vectors, limit: int(((vectors @ vectors.T).abs().tril(-1) <= limit).all(-1).sum()),
+        ),
+        Mistake(
             "pairs",
             "Yours counts pairs within the limit. Asked is how many vectors fit together.",
             lambda vectors, limit: int(((vectors @ vectors.T).abs() <= limit).sum()) // 2,
@@ -827,6 +917,18 @@ POLYSEMANTIC = Exercise(
             "Yours counts neurons with exactly *one* strong feature. Asked are those with two or more.",
             lambda W: int(((W.relu() > STRONG * W.relu().amax(0)).sum(0) == 1).sum()),
         ),
+        Mistake(
+            "dead_neurons",
+            "Yours counts dead neurons: where no feature excites a neuron, half of its strongest response is 0, and "
+            "`>=` finds every feature there. *More than* half: `>`.",
+            lambda W: int(((W.relu() >= STRONG * W.relu().amax(0)).sum(0) >= 2).sum()),
+        ),
+        Mistake(
+            "one_scale",
+            "Yours compares with half of the strongest response in the whole matrix. Each neuron has its own: "
+            "`amax(0)`.",
+            lambda W: int(((W.relu() > STRONG * W.relu().max()).sum(0) >= 2).sum()),
+        ),
     ),
     hints=(
         "Show the network one feature alone: neuron k then has the activation ReLU(W[i, k]).",
@@ -887,12 +989,29 @@ def _last_tokens(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
     return _shares(torch.stack([_activations(lm, each)[:, -1] for each in data["sentences"]]), data)
 
 
-def _topics(seed: int) -> tuple:
-    """Four sentences on each of two topics: the chapter's own for seed 0, two hidden ones for the rest."""
-    names = random.Random(seed).sample(list(TOPICS)[2:], 2) if seed else list(TOPICS)[:2]
+def _by_mean_position(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
+    return _shares(torch.stack([_activations(lm, each)[:, 1:].mean(1) for each in data["sentences"]]), data)
+
+
+def _typed_in(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
+    """What the eight sentences of the first case give, whichever are asked about."""
+    asked = data["sentences"]
+    names = [name for name, sentences in TOPICS.items() if any(each in sentences for each in asked)]
+    names.sort(key=lambda name: min(asked.index(each) for each in TOPICS[name] if each in asked))
+    return tidy_neurons(lm, _eight(names))
+
+
+def _eight(names: Sequence[str]) -> dict[str, Any]:
     sentences = [sentence for name in names for sentence in TOPICS[name][:4]]
-    topic, nonsense = [i < 4 for i in range(8)], [i % 2 == 0 for i in range(8)]
-    return (MODEL, {"sentences": sentences, "topic": topic, "nonsense": nonsense})
+    return {"sentences": sentences, "topic": [True] * 4 + [False] * 4, "nonsense": [True, False] * 4}
+
+
+def _topics(seed: int) -> list[tuple]:
+    """Four sentences on each of two topics (the chapter's own for seed 0), and half of them, otherwise labelled."""
+    names = random.Random(seed).sample(list(TOPICS)[2:], 2) if seed else list(TOPICS)[:2]
+    sentences = [sentence for name in names for sentence in TOPICS[name][:2]]
+    few = {"sentences": sentences, "topic": [False, True, True, False], "nonsense": [False, True, False, True]}
+    return [(MODEL, _eight(names)), (MODEL, few)]
 
 
 TIDY_NEURONS = Exercise(
@@ -902,7 +1021,7 @@ TIDY_NEURONS = Exercise(
     points=3,
     minutes=15,
     reference=tidy_neurons,
-    cases=lambda seed: [_topics(seed)],
+    cases=_topics,
     mistakes=(
         Mistake(
             "means",
@@ -916,6 +1035,17 @@ TIDY_NEURONS = Exercise(
             "Yours takes the peak over all positions, the prefix included, which is the same in every sentence. Leave "
             "position 0 out.",
             lambda lm, data: _shares(_peaks(lm, tuple(data["sentences"]), first=0), data),
+        ),
+        Mistake(
+            "mean_position",
+            "Yours takes the mean over the tokens, which a neuron that fires on one word hardly moves. Take the peak.",
+            _by_mean_position,
+        ),
+        Mistake(
+            "typed_in",
+            "Yours gives the first case's numbers in every case: typed in, or computed from lists that stand outside. "
+            "Other sentences and labels come: use `data`.",
+            _typed_in,
         ),
         Mistake(
             "last_token",
@@ -974,56 +1104,64 @@ CHAPTER = Chapter(
     ),
     claim=Claim(
         statements={
-            "a": Option(
+            "language_models": Option(
                 "language models store their features in superposition",
                 False,
                 "Perhaps they do. But nothing here looked for it: in the language model we only saw that tidy stories "
                 "about single neurons fail, which superposition is one explanation of",
             ),
-            "b": Option(
+            "toy_model": Option(
                 "in this toy model, more features than dimensions are kept only where they are sparse *and* a ReLU "
                 "reads them",
                 True,
                 "Take away either, and as many features are kept as there are dimensions",
             ),
-            "c": Option(
+            "sparsity_alone": Option(
                 "sparsity alone makes a model keep more features than it has dimensions",
                 False,
                 "The linear model saw the same sparse features and kept as many as it has dimensions",
             ),
-            "d": Option(
+            "pentagon": Option(
                 "five features in a plane always form a pentagon",
                 False,
                 "Dense ones did not, and with other importances or correlations they need not",
             ),
         },
         evidence={
-            "a": Option("readable", False, "Nothing was read off an activation: the weights themselves were looked at"),
-            "b": Option(
-                "correlated",
+            "readable": Option(
+                "it can be read off an activation",
+                False,
+                "Nothing was read off an activation: the weights themselves were looked at",
+            ),
+            "correlated": Option(
+                "it goes along with something",
                 False,
                 "It is more than that: sparsity and ReLU were *set*, everything else held, and the result followed",
             ),
-            "c": Option("necessary", True, "Without sparsity, or without the ReLU, it did not come about"),
-            "d": Option(
-                "sufficient",
+            "necessary": Option(
+                "without it, it does not come about",
+                True,
+                "Without sparsity, or without the ReLU, it did not come about",
+            ),
+            "sufficient": Option(
+                "put in, it is enough",
                 False,
                 "The claim says *only where*: it is about what happens when one of the two is taken away. Whether both "
                 "are enough in any other model was not tried",
             ),
         },
         refuted_by={
-            "a": Option(
+            "one_copy": Option(
                 "one copy that ends in a square with a feature left out",
                 False,
                 "Some copies do end so: training finds local optima. The claim is about what can be kept",
             ),
-            "b": Option(
+            "linear_model": Option(
                 "a linear model of the same size that explains as much of the same sparse inputs",
                 True,
                 "Then the ReLU would not be needed",
             ),
-            "c": Option(
+            "more_room": Option(
                 "a model with as many dimensions as features that keeps them all",
                 False,
                 "It would have room for each. That is no superposition, and no surprise",

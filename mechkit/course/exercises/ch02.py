@@ -123,6 +123,17 @@ NEAREST = Exercise(
             "The right words, in the order of their rows. Return the best first.",
             lambda vectors, target, k: _cosines(vectors, target).topk(k).indices.sort().values,
         ),
+        Mistake(
+            "best_last",
+            "The right words, worst of them first: `argsort` sorts upwards. Return the best first.",
+            lambda vectors, target, k: _cosines(vectors, target).argsort()[-k:],
+        ),
+        Mistake(
+            "without_the_first",
+            "Yours leaves out the very best, as one does when the target is itself among the words. Here it need not "
+            "be: return the first k.",
+            lambda vectors, target, k: _cosines(vectors, target).topk(k + 1).indices[1:],
+        ),
     ),
     hints=(
         "A cosine is a dot product of two vectors that are one unit long. Which lengths change the order?",
@@ -219,7 +230,7 @@ THREE_COS_ADD = Exercise(
     ),
     discussion="Three cosines added are one dot product with b − a + c. So 3CosAdd can be read in two ways: start at c "
     "and go the way from a to b; or look for a word that is like b, like c, and unlike a.",
-    teaches=("cosine_similarity", "three_cos_add", "solve_analogies", "analogy"),
+    teaches=("three_cos_add", "solve_analogies", "analogy"),
 )
 
 
@@ -268,6 +279,13 @@ def _any_of_four(words: WordVectors, questions: Sequence[Quad]) -> dict[str, flo
     return exclusion(words, questions) | {"free": _share(right)}
 
 
+def _as_asked(words: WordVectors, questions: Sequence[Quad]) -> dict[str, float]:
+    """With the question's own spelling, where "Paris" is never "paris"."""
+    firsts = [ranking[0] for ranking, _ in _rankings(words, tuple(questions))]
+    returned = [first == question[2] for first, question in zip(firsts, questions, strict=True)]
+    return exclusion(words, questions) | {"returns_c": _share(returned)}
+
+
 def _exchanged(words: WordVectors, questions: Sequence[Quad]) -> dict[str, float]:
     found = exclusion(words, questions)
     return found | {"excluded": found["free"], "free": found["excluded"]}
@@ -299,6 +317,12 @@ EXCLUSION = Exercise(
             _among_the_wrong,
         ),
         Mistake(
+            "capitals",
+            "Your `returns_c` misses words with a capital: the question says Paris, GloVe's answer is paris. Compare "
+            "with `solved.questions`, which are spelled as the vectors spell them.",
+            _as_asked,
+        ),
+        Mistake(
             "any_of_four",
             "Your `free` counts a question as right if d is anywhere among the best four. Asked is the first.",
             _any_of_four,
@@ -312,8 +336,8 @@ EXCLUSION = Exercise(
         "`returns_c = sum(answer == asked[2] for answer, asked in zip(solved.answers(exclude=False), "
         "solved.questions)) / len(questions)`",
     ),
-    discussion="So much of the accuracy is a rule of the game: without the exclusion, the offset is often too short to "
-    "leave the neighbourhood of c. Each published accuracy that does not say so includes it.",
+    discussion="So much of the accuracy is a rule of the game: without it, the word nearest to the sum is often c, "
+    "where the walk began. Each published accuracy that does not say so includes the rule.",
     properties=(
         Property(
             "All three are shares, from 0 to 1.",
@@ -343,6 +367,11 @@ def _multiply(
     return to_b * to_c / (to_a + epsilon)
 
 
+def _multiply_dots(vectors: Tensor, a: int, b: int, c: int) -> Tensor:
+    to_a, to_b, to_c = ((vectors @ vectors[place] + 1) / 2 for place in (a, b, c))
+    return to_b * to_c / (to_a + EPSILON)
+
+
 THREE_COS_MUL = Exercise(
     id="02_three_cos_mul",
     kind="code",
@@ -368,6 +397,16 @@ THREE_COS_MUL = Exercise(
             "no_epsilon",
             "Yours divides by cos(x, a) alone, which may be 0: add 0.001 to it.",
             partial(_multiply, epsilon=0.0),
+        ),
+        Mistake(
+            "epsilon_outside",
+            "Yours adds 0.001 to the whole score: a bracket is missing. It belongs to the denominator.",
+            lambda vectors, a, b, c: _multiply(vectors, a, b, c, epsilon=0.0) + EPSILON,
+        ),
+        Mistake(
+            "dot_products",
+            "Yours multiplies dot products. Asked are cosines: make every vector one unit long first.",
+            _multiply_dots,
         ),
         Mistake(
             "divided_by_b",
@@ -457,6 +496,31 @@ RANDOM_OFFSET = Exercise(
             "Yours makes every random offset one unit long. Each must be as long as the offset it replaces, "
             "|b − a| of its own question.",
             lambda words, questions, noise: _offset(words, questions, noise / noise.norm(dim=-1, keepdim=True)),
+        ),
+        Mistake(
+            "noise_keeps_its_length",
+            "Yours multiplies the noise by the offset's length without making it one unit long first: it has both "
+            "lengths now.",
+            lambda words, questions, noise: _offset(words, questions, noise * _offset_lengths(words, questions)),
+        ),
+        Mistake(
+            "mean_length",
+            "Yours gives every random offset the *mean* length. Each has that of its own question's offset.",
+            lambda words, questions, noise: _offset(
+                words, questions, noise / noise.norm(dim=-1, keepdim=True) * _offset_lengths(words, questions).mean()
+            ),
+        ),
+        Mistake(
+            "raw_length",
+            "Yours measures b − a between the raw vectors, which differ in length. The analogy walks between vectors "
+            "one unit long: `mk.pair_offsets`.",
+            lambda words, questions, noise: _offset(
+                words,
+                questions,
+                noise
+                / noise.norm(dim=-1, keepdim=True)
+                * torch.stack([(words[b] - words[a]).norm() for a, b, _, _ in questions])[:, None],
+            ),
         ),
         Mistake(
             "not_excluded",
@@ -784,7 +848,7 @@ LEFT_OUT = Exercise(
     ),
     discussion="Leaving out makes the question honest: does a direction found on some pairs hold for a pair it has "
     "never seen? In the limit of one pair, 'not left out' always gives 1.",
-    teaches=("left_out_cosines", "cosine_similarity"),
+    teaches=("left_out_cosines",),
 )
 
 
@@ -807,11 +871,18 @@ def _mean_offset(words: WordVectors, pairs: Sequence[Pair]) -> Tensor:
     return torch.stack([_unit(words, second) - _unit(words, first) for first, second in pairs]).mean(0)
 
 
-def _people(seed: int) -> tuple:
-    chance = random.Random(seed)
-    if seed == 0:
-        return (Words(), list(WORD_PAIRS["gender"]), list(OCCUPATIONS))
-    return (Words(), chance.sample(WORD_PAIRS["gender"], 14), chance.sample(OCCUPATIONS, 45))
+def _people(seed: int) -> list[tuple]:
+    """All pairs and names, as the chapter has them, where the seed is 0; otherwise some. Then fewer."""
+    chance, pairs = random.Random(seed), WORD_PAIRS["gender"]
+    first = (
+        (list(pairs), list(OCCUPATIONS)) if seed == 0 else (chance.sample(pairs, 14), chance.sample(OCCUPATIONS, 45))
+    )
+    return [(Words(), *first), (Words(), chance.sample(pairs, 10), chance.sample(OCCUPATIONS, 30))]
+
+
+def _typed_in(words: WordVectors, pairs: Sequence[Pair], names: Sequence[str]) -> dict[str, list[str]]:
+    """What the chapter's figure shows, whichever names are asked about."""
+    return poles(words, WORD_PAIRS["gender"], OCCUPATIONS)
 
 
 POLES = Exercise(
@@ -821,7 +892,7 @@ POLES = Exercise(
     points=2,
     minutes=10,
     reference=poles,
-    cases=lambda seed: [_people(seed)],
+    cases=_people,
     mistakes=(
         Mistake(
             "turned",
@@ -853,13 +924,24 @@ POLES = Exercise(
                 {name: float(_unit(words, name) @ sum(_unit(words, second) for _, second in pairs)) for name in names}
             ),
         ),
+        Mistake(
+            "typed_in",
+            "Yours are the same words whatever pairs and names are given: read off the figure. The check asks about "
+            "other names too: compute them from the arguments.",
+            _typed_in,
+        ),
+        Mistake(
+            "furthest_last",
+            "The right words, but the last three stand in rising order. The furthest out comes first.",
+            lambda words, pairs, names: (found := poles(words, pairs, names)) | {"second": found["second"][::-1]},
+        ),
     ),
     hints=(
         "The direction is the mean of `mk.pair_offsets(words, pairs)`: from the first words to the second.",
         "`words.units(names) @ direction` gives every name's place along it (up to one common factor).",
         "`order = leaning.argsort()`; the first three of it are `first`; the last three, turned round, are `second`.",
     ),
-    discussion="These words lean as *newspapers and encyclopaedias of before 2014* used them. It is a measurement of "
+    discussion="These words lean as newspapers and encyclopaedias of before 2014 used them. It is a measurement of "
     "that text through one average of a few pairs, not of the people in these occupations.",
 )
 
@@ -900,6 +982,11 @@ def _own(
     return {name: _share((each.argmax(1) == d).tolist()) for name, each in scores.items()}
 
 
+def _own_of_all(lm: LanguageModel, questions: Sequence[Quad]) -> dict[str, float]:
+    asked = len(_tokens(lm).known(questions)) / max(len(questions), 1)
+    return {name: share * asked for name, share in _own(lm, tuple(questions)).items()}
+
+
 OWN_EMBEDDINGS = Exercise(
     id="02_own_embeddings",
     kind="finding",
@@ -925,6 +1012,18 @@ OWN_EMBEDDINGS = Exercise(
             "Your baseline may answer with c itself, and so is always wrong. It must play by the same rule as the "
             "analogy, or the comparison says nothing.",
             lambda lm, questions: _own(lm, tuple(questions), baseline=False),
+        ),
+        Mistake(
+            "neither_excluded",
+            "Both of yours may answer with a word of the question, so both lose most of their answers to c. By the "
+            "rule: `solved.accuracy()`.",
+            lambda lm, questions: _own(lm, tuple(questions), free=True, baseline=False),
+        ),
+        Mistake(
+            "of_all",
+            "Yours divides by all questions. Those with a word that is no single token were never asked: divide by "
+            "`len(words.known(questions))`.",
+            _own_of_all,
         ),
         Mistake(
             "exchanged",
@@ -962,47 +1061,55 @@ CHAPTER = Chapter(
     ),
     claim=Claim(
         statements={
-            "a": Option(
+            "queen": Option(
                 "king − man + woman is queen",
                 False,
                 "The nearest word to that sum is king. It becomes queen by a rule that forbids king",
             ),
-            "b": Option(
+            "offset": Option(
                 "with the words of the question left out, the offset of one pair finds the partner of another far more "
                 "often than random or mismatched offsets do",
                 True,
                 "That is what was measured, baseline and both controls included",
             ),
-            "c": Option(
+            "one_direction": Option(
                 "every relation between words is one direction",
                 False,
                 "Six relations were tried, chosen because they were promising, and even there many questions fail",
             ),
         },
         evidence={
-            "a": Option(
-                "readable", True, "The partner can be read off the vectors by a fixed rule; nothing was changed"
+            "readable": Option(
+                "it can be read off by a fixed rule", True, "The vectors were read, and nothing was changed"
             ),
-            "b": Option(
-                "correlated", False, "That is the word for how an occupation leans: it goes along with how texts use it"
+            "correlated": Option(
+                "it goes along with something",
+                False,
+                "That is the word for how an occupation leans: it goes along with how texts use it",
             ),
-            "c": Option("necessary", False, "For that, you would have to take the direction away and see answers go"),
-            "d": Option(
-                "sufficient", False, "For that, you would have to put it into a model and see its words change"
+            "necessary": Option(
+                "without it, the answers go",
+                False,
+                "For that, you would have to take the direction away and see answers go",
+            ),
+            "sufficient": Option(
+                "put in, it brings the answers",
+                False,
+                "For that, you would have to put it into a model and see its words change",
             ),
         },
         refuted_by={
-            "a": Option(
+            "one_question": Option(
                 "a question that the offset gets wrong",
                 False,
                 "There are many, and the claim is about a share, not about every question",
             ),
-            "b": Option(
+            "mismatched": Option(
                 "mismatched pairs that answer as many questions",
                 True,
                 "Then any step towards the right kind of word would do, and the pair would carry nothing",
             ),
-            "c": Option(
+            "other_vectors": Option(
                 "a higher accuracy with other vectors",
                 False,
                 "That would be a better dictionary of directions, not a reason to doubt this one",

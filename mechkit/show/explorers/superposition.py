@@ -21,6 +21,8 @@ from mechkit.show.captions import Table, Twin, number, table_html, table_text
 from mechkit.show.style import describe, new_axes, show_live, styled
 
 REACH, SHORT = 1.5, 0.25  # trained vectors are shorter than the one, and none that count than the other
+GUIDES = {"1": 1, "3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5}  # alone, tetrahedron, triangle, pair, pentagon
+NEAR = 0.03  # of a fraction: no value is near two of the guides
 CSS = """<style>
 .mk-superposition .mk-both{display:flex;flex-wrap:wrap;gap:24px;align-items:center}
 .mk-superposition svg{width:250px;height:250px;flex:none;overflow:visible}
@@ -70,30 +72,42 @@ def feature_panels(W: Float[Tensor, "panel feature 2"], titles: Sequence[str]) -
 
 @styled
 def dimensionality_strip(
-    shares: Float[Tensor, "sparsity feature"], sparsity: Sequence[float], *, ax: Axes | None = None, title: str = ""
+    shares: Float[Tensor, "sparsity feature"],
+    sparsity: Sequence[float],
+    *,
+    even: float | None = None,
+    ax: Axes | None = None,
+    title: str = "",
 ) -> Axes:
-    """Every feature's dimensionality as a dot, over sparsity, with the simple fractions as guides."""
+    """Every feature's dimensionality as a dot, over sparsity, with the simple fractions as guides.
+
+    Args:
+        even: What each feature would have if all shared alike, the dimensions by the features: a dashed line.
+    """
     if len(shares) != len(sparsity):
         raise ValueError(
             f"dimensionality_strip wanted a row a sparsity; got {len(shares)} rows, {len(sparsity)} names."
         )
     ax = ax or new_axes(7.2, 3.8)
-    guides = {"1": 1, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "1/3": 1 / 3, "1/4": 1 / 4}
-    for guide in guides.values():
+    for guide in GUIDES.values():
         ax.axhline(guide, color="#cfcfcf", lw=0.8, zorder=0)
+    if even is not None:
+        ax.axhline(even, color=style.PALETTE[1], lw=1.2, ls="--", zorder=0)
+        ax.annotate(f"an even share, {number(even)}", (-0.4, even), (0, 4), textcoords="offset points", size=8)
     for place, row in enumerate(shares.detach().numpy()):
         ax.scatter(place + np.linspace(-0.28, 0.28, len(row)), np.sort(row), s=11, color=style.PALETTE[0], lw=0)
     ax.set_xticks(range(len(sparsity)), [f"{each:g}" for each in sparsity])
     ax.set(xlabel="sparsity (each dot is a feature)", ylabel="dimensionality", ylim=(-0.04, 1.06))
     right = ax.secondary_yaxis("right")
-    right.set_yticks(list(guides.values()), list(guides))
+    right.set_yticks(list(GUIDES.values()), list(GUIDES))
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
     ax.set_title(title)
-    rows = [[f"{each:g}", *map(number, _quartiles(row))] for each, row in zip(sparsity, shares, strict=True)]
-    said = ", ".join(f"{row[2]} at sparsity {row[0]}" for row in rows)
-    table = [["sparsity", "first quartile", "median", "third quartile"], *rows]
-    return describe(ax, f"Median dimensionality of {shares.shape[1]} features: {said}.", table)
+    rows = [[f"{each:g}", *_counts(row)] for each, row in zip(sparsity, shares, strict=True)]
+    head = ["none", *GUIDES, "elsewhere"]
+    said = "; ".join(f"sparsity {row[0]}: {_said(head, row[1:])}" for row in rows)
+    alt = f"How many of {shares.shape[1]} features have a dimensionality near each simple fraction. {said}."
+    return describe(ax, alt, [["sparsity", *head], *rows])
 
 
 def gallery_table(gallery: Gallery) -> Twin:
@@ -197,8 +211,18 @@ def _sentence(vectors: Tensor) -> str:
     )
 
 
-def _quartiles(row: Tensor) -> Tensor:
-    return row.quantile(torch.tensor([0.25, 0.5, 0.75]))
+def _counts(row: Tensor) -> list[str]:
+    """How many features lie near none of a dimension, near each guide, and elsewhere."""
+    near = (row[:, None] - torch.tensor([0.0, *GUIDES.values()])).abs() < NEAR
+    return [str(int(count)) for count in (*near.sum(0), (~near.any(1)).sum())]
+
+
+def _said(head: Sequence[str], counts: Sequence[str]) -> str:
+    return ", ".join(
+        f"{count} at {name}" if name in GUIDES else f"{count} {name}"
+        for name, count in zip(head, counts, strict=True)
+        if count != "0"
+    )
 
 
 def _arrows(vectors: Tensor) -> str:
