@@ -209,3 +209,21 @@ def test_lines_over_something_else_than_layers_say_so():
     assert ax.get_xlabel() == "sparsity"
     assert "features by sparsity. kept: 2.0 to 5.0, highest 5.0 at sparsity 0.9" in style.alt_text(ax.figure)
     plt.close("all")
+
+
+def test_a_map_without_negative_numbers_shows_the_upper_half_of_its_scale():
+    labels = {"input": range(2), "feature": range(2)}
+    for lowest, bottom in ((0.0, 0.0), (-0.5, -2.0)):
+        ax = plots.signed_map(torch.tensor([[lowest, 1.0], [0.5, 0.2]]), labels, limit=2.0)
+        bar = ax.figure.axes[1]
+        assert bar.get_ylim() == (bottom, 2.0)
+        assert ax.images[0].get_clim() == (-2.0, 2.0)  # a colour means the same in every panel
+
+
+def test_a_map_names_its_rows_by_whole_sentences():
+    sentence = "She baked a cake with butter and sugar."
+    ax = plots.signed_map(torch.ones(1, 2), {"sentence": [sentence], "neuron": ["L17 N690", "L19 N844"]})
+    assert [label.get_text() for label in ax.get_yticklabels()] == [sentence]
+    assert (
+        ax.figure.get_figwidth() > plots.signed_map(torch.ones(1, 2), {"a": ["b"], "c": range(2)}).figure.get_figwidth()
+    )

@@ -21,7 +21,13 @@ from mechkit.show.captions import Table, Twin, number, table_html, table_text
 from mechkit.show.style import describe, new_axes, show_live, styled
 
 REACH, SHORT = 1.5, 0.25  # trained vectors are shorter than the one, and none that count than the other
-GUIDES = {"1": 1, "3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5}  # alone, tetrahedron, triangle, pair, pentagon
+GUIDES = {
+    "1": 1,
+    "3/4": 3 / 4,
+    "2/3": 2 / 3,
+    "1/2": 1 / 2,
+    "2/5": 2 / 5,
+}  # alone, tetrahedron, triangle, pair, pentagon
 NEAR = 0.03  # of a fraction: no value is near two of the guides
 CSS = """<style>
 .mk-superposition .mk-both{display:flex;flex-wrap:wrap;gap:24px;align-items:center}
@@ -93,7 +99,15 @@ def dimensionality_strip(
         ax.axhline(guide, color="#cfcfcf", lw=0.8, zorder=0)
     if even is not None:
         ax.axhline(even, color=style.PALETTE[1], lw=1.2, ls="--", zorder=0)
-        ax.annotate(f"an even share, {number(even)}", (-0.4, even), (0, 4), textcoords="offset points", size=8)
+        ax.annotate(
+            f"an even share, {number(even)}",
+            (1, even),
+            (-4, -11),
+            ("axes fraction", "data"),
+            ha="right",
+            textcoords="offset points",
+            size=8,
+        )
     for place, row in enumerate(shares.detach().numpy()):
         ax.scatter(place + np.linspace(-0.28, 0.28, len(row)), np.sort(row), s=11, color=style.PALETTE[0], lw=0)
     ax.set_xticks(range(len(sparsity)), [f"{each:g}" for each in sparsity])
