@@ -261,19 +261,14 @@ def _largest(array: np.ndarray) -> float:
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) or 1.0
 
 
-def _draw_map(
-    array: np.ndarray, labels: Labels, colors: object, limits: tuple[float | int, float | int], ax: Axes | None
-) -> Axes:
+def _draw_map(array: np.ndarray, labels: Labels, colors: object, limits: tuple, ax: Axes | None) -> Axes:
     (down, row_names), (across, column_names) = labels.items()
     beyond = 0.055 * max(0, *(len(drawable(name, length=style.ROW_NAME)) - 14 for name in row_names))
-    ax = ax or new_axes(
-        float(np.clip(2.4 + 0.4 * len(column_names), 3.8, 8)) + beyond, float(np.clip(1.3 + 0.2 * len(array), 2.2, 7))
-    )
+    size = np.clip(2.4 + 0.4 * len(column_names), 3.8, 8) + beyond, np.clip(1.3 + 0.2 * len(array), 2.2, 7)
+    ax = ax or new_axes(*map(float, size))
     ax.imshow(array, cmap=colors, clim=limits)
     name_ticks(ax.set_yticks, row_names, length=style.ROW_NAME)
-    crowded = max(len(drawable(name)) for name in column_names) * len(column_names) > 9 * (
-        ax.figure.get_figwidth() - beyond
-    )
+    crowded = max(map(len, map(drawable, column_names))) * array.shape[1] > 9 * (ax.figure.get_figwidth() - beyond)
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     name_ticks(ax.set_xticks, column_names, **turned)
     ax.tick_params(length=0)
