@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from mechkit.course.exercises import find_chapter
 from mechkit.methods.analogies import pair_offsets, random_offsets, solve_analogies, solve_offsets
 from mechkit.methods.words import token_words
 
@@ -25,6 +26,11 @@ def add_by_numpy(vectors, a, b, c):
     units = vectors.numpy() / np.linalg.norm(vectors.numpy(), axis=1, keepdims=True)
     cosines = units @ units.T
     return cosines[b] - cosines[a] + cosines[c]
+
+
+def add_by_torch(vectors, a, b, c):
+    to_a, to_b, to_c = (torch.nn.functional.cosine_similarity(vectors, vectors[[i]], dim=-1) for i in (a, b, c))
+    return to_b - to_a + to_c
 
 
 def exclusion_by_accuracy(words, questions):
@@ -123,6 +129,10 @@ def left_out_by_deleting(offsets):
     return [float(x @ m / np.linalg.norm(x) / np.linalg.norm(m)) for x, m in zip(offsets.numpy(), means, strict=True)]
 
 
+def left_out_by_torch(offsets):
+    return torch.nn.functional.cosine_similarity(offsets, offsets.sum(0) - offsets, dim=-1)
+
+
 def poles_by_projection(words, pairs, names):
     order = (words.units(names) @ pair_offsets(words, pairs).mean(0)).argsort().tolist()
     return {"first": [names[i] for i in order[:3]], "second": [names[i] for i in order[:-4:-1]]}
@@ -154,14 +164,19 @@ def own_by_offsets(lm, questions):
 
 RIGHT = {
     "02_nearest": [nearest_by_torch, nearest_by_numpy],
-    "02_three_cos_add": [add_by_offset, add_by_numpy],
+    "02_three_cos_add": [add_by_offset, add_by_numpy, add_by_torch],
     "02_exclusion": [exclusion_by_accuracy, exclusion_by_hand],
     "02_three_cos_mul": [mul_by_torch, mul_by_logarithms],
     "02_random_offset": [random_by_solving, random_by_neighbours],
     "02_pairing": [pairing_by_solving, pairing_by_answers],
     "02_fair_ranks": [ranks_by_cosines, ranks_by_neighbours],
     "02_kept_variance": [kept_by_svd, kept_by_covariance],
-    "02_left_out": [left_out_by_sums, left_out_by_deleting],
+    "02_left_out": [left_out_by_sums, left_out_by_deleting, left_out_by_torch],
     "02_poles": [poles_by_projection, poles_by_cosine],
     "02_own_embeddings": [own_by_solving, own_by_offsets],
 }
+
+
+def test_torchs_own_cosine_is_forbidden_only_where_it_is_what_is_asked():
+    taught = {exercise.name for exercise in find_chapter("02").exercises if "cosine_similarity" in exercise.teaches}
+    assert taught == {"nearest"}
