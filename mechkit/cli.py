@@ -68,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, progress, "show what you have done", "mechkit progress --json")
     _json(one)
 
+    one = _command(
+        commands, report, "compare what was published, what the model shows, and what you found", "mechkit report 05 06"
+    )
+    one.add_argument("names", metavar="NN", nargs="*", help='such as "04"; every chapter if none is given')
+    one.add_argument("--html", metavar="FILE", type=Path, help="write a page instead")
+    _json(one)
+
     one = _command(commands, build, "make chapters from solutions (in a checkout)", "mechkit build --check 00 04")
     one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; all if none is given')
     how = one.add_mutually_exclusive_group()
@@ -184,6 +191,18 @@ def progress(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    from mechkit.course import report as card
+
+    rows = card.report_rows(options.names or card.NUMBERS)
+    if options.html:
+        options.html.write_text(card.report_html(rows), encoding="utf-8")
+        print(options.html)
+    else:
+        print(json.dumps(card.report_json(rows), indent=1) if options.json else card.report_text(rows))
+    return 0
+
+
 def build(options: argparse.Namespace) -> int:
     from mechkit.course import authoring
 
@@ -252,12 +271,13 @@ def bench(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     for name, value in found.items():
-        for row in value if isinstance(value, list) else [value if isinstance(value, dict) else {name: value}]:
-            print(
-                "  ".join(
-                    f"{key}: {each:.3g}" if isinstance(each, float) else f"{key}: {each}" for key, each in row.items()
-                )
-            )
+        if isinstance(value, list):
+            lines = value
+        else:
+            numbers = value if isinstance(value, dict) else {name: value}
+            lines = [{key: f"{each:.3g}" for key, each in numbers.items()}]
+        for line in lines:
+            print("  ".join(f"{key}: {each}" for key, each in line.items()))
     return 0
 
 

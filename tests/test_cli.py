@@ -14,7 +14,7 @@ from mechkit.course import authoring, doctor, progress, workspace
 from mechkit.course.doctor import Check
 from mechkit.network import assets
 
-COMMANDS = ("lab", "doctor", "fetch", "progress", "build", "grade", "export", "exercises", "bench")
+COMMANDS = ("lab", "doctor", "fetch", "progress", "report", "build", "grade", "export", "exercises", "bench")
 
 
 def failing(error):

@@ -284,7 +284,15 @@ def test_a_finding_is_computed_on_tiny_models(notebook):
 
 def test_a_typed_finding_is_shown_but_not_corrected(notebook):
     verdict = judge(notebook, "def widest(lm): return 10 ** 6", WIDEST, "widest")
-    assert verdict.message == "Yours is 1000000: not what this model shows."
+    assert verdict.message == "Yours is 1000000: not what tiny llama shows."
+
+
+def test_a_finding_of_parts_says_which_part_differs_and_not_what_was_wanted(notebook):
+    exercise = replace(WIDEST, reference=lambda x: {"size": 3, "name": "a"}, cases=lambda seed: [(1,)], mistakes=())
+    verdict = judge(notebook, 'def widest(x): return {"size": 3, "name": "b"}', exercise, "widest")
+    assert verdict.message == (
+        "Yours is {'size': 3, 'name': 'b'}: not what these data give. It first parts at ['name']."
+    )
 
 
 def test_the_lessons_model_stands_in_for_itself(notebook):
