@@ -32,11 +32,11 @@ def fork(run: Callable[[], int], end: socket.socket | None) -> int:
         os._exit(code)
 
 
-def watch(child: int, listed: Callable[[], list[int]], limits: dict) -> int:
-    """Wait for a process, and end it once it, with what it started, takes more than it may."""
+def watch(child: int, listed: Callable[[], list[int]], limits: dict, gone: Callable[[], bool] = lambda: False) -> int:
+    """Wait for a process until it, with what it started, takes more than it may, or nobody waits for it any more."""
     until = time.monotonic() + limits["seconds"]
     start = _measure([child])[0]
-    while time.monotonic() < until:
+    while time.monotonic() < until and not gone():
         code = wait(child, POLL)
         if code is not None:
             return code
@@ -62,15 +62,15 @@ def _measure(processes: list[int]) -> tuple[int, int]:
     return memory, threads
 
 
-def wait(child: int, seconds: float) -> int | None:
-    """How a process ended; None if it is still running after that time."""
+def wait(child: int, seconds: float, gone: Callable[[], bool] = lambda: False) -> int | None:
+    """How a process ended; None if it is still running after that time, or when nobody waits for it any more."""
     until = time.monotonic() + seconds
     pause = 0.001
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return _code(status)
-        if time.monotonic() > until:
+        if time.monotonic() > until or gone():
             return None
         time.sleep(pause)
         pause = min(POLL, 2 * pause)

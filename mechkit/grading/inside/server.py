@@ -5,6 +5,7 @@ socket, one line of JSON with the answer's own socket attached, and says in one 
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ def serve(control: socket.socket, model: Any, *, jailed: bool) -> None:
     if sys.platform == "linux":
         jail.prctl(jail.SUBREAPER, 1)
     nobody = not jailed and _may_be_nobody()
+    own = functools.partial(_in_folder, nobody=nobody)
     with contextlib.suppress(ConnectionError):
         control.sendall(b"ready as nobody\n" if nobody else b"ready\n")
         while True:
@@ -71,7 +74,8 @@ def serve(control: socket.socket, model: Any, *, jailed: bool) -> None:
             if not message:
                 return
             limits, end = json.loads(message), socket.socket(fileno=descriptors[0])
-            code = _in_jail(end, limits, model) if jailed else _in_folder(end, limits, model, nobody=nobody)
+            gone = functools.partial(_is_gone, control)
+            code = (_in_jail if jailed else own)(end, limits, model, gone)
             control.sendall(f"{code}\n".encode())
 
 
@@ -82,7 +86,17 @@ def answer_once(end: socket.socket, limits: dict, model: Any) -> None:
         os.chdir(os.path.dirname(folder))
 
 
-def _in_jail(end: socket.socket, limits: dict, model: Any) -> int:
+def _is_gone(control: socket.socket) -> bool:
+    """Whether the grader has been killed: nobody holds the other end."""
+    try:
+        return not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _in_jail(end: socket.socket, limits: dict, model: Any, gone: Callable[[], bool]) -> int:
     def first() -> int:
         jail.begin_job()
         return exit_code(fork(lambda: watched(), end))
@@ -102,14 +116,14 @@ def _in_jail(end: socket.socket, limits: dict, model: Any) -> int:
 
     outer = fork(first, None)
     end.close()
-    code = wait(outer, limits["seconds"] + 10)
+    code = wait(outer, limits["seconds"] + 10, gone)
     if code is None:  # it watches no longer; its end is the end of all that it started
         os.kill(outer, signal.SIGKILL)
         wait(outer, 10)
     return TIME if code is None else code
 
 
-def _in_folder(end: socket.socket, limits: dict, model: Any, *, nobody: bool) -> int:
+def _in_folder(end: socket.socket, limits: dict, model: Any, gone: Callable[[], bool], *, nobody: bool) -> int:
     folder = tempfile.mkdtemp(prefix="answer")
     if nobody:
         os.chown(folder, jail.NOBODY, jail.NOBODY)
@@ -126,7 +140,7 @@ def _in_folder(end: socket.socket, limits: dict, model: Any, *, nobody: bool) ->
     child = fork(confined, None)
     end.close()
     try:
-        return watch(child, descendants, limits)
+        return watch(child, descendants, limits, gone)
     finally:
         end_all(child)
         shutil.rmtree(folder, ignore_errors=True)
