@@ -258,4 +258,6 @@ def _plant(tree: Path) -> Path:
     for path in (PACKAGE / "grading" / "inside").glob("*.py"):
         text = path.read_text(encoding="utf-8").replace("mechkit.grading.inside", "inside")
         (tree / "inside" / path.name).write_text(text, encoding="utf-8")
+    for path in (tree, *tree.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # whoever runs an answer, and whatever the umask, reads it
     return tree
