@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = _command(commands, bench, "measure how fast something is", "mechkit bench cache --json")
     one.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    one.add_argument("--notebooks", metavar="N", type=int, help="how many are graded (default: 3, for memory 300)")
     _json(one)
     return top
 
@@ -247,7 +248,10 @@ def exercises(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    found = BENCHES[options.name]()
+    given = {} if options.notebooks is None else {"notebooks": options.notebooks}
+    if given and (not options.name.startswith("grading") or options.notebooks < 1):
+        raise ValueError("--notebooks N, at least 1, goes with grading and grading-memory")
+    found = BENCHES[options.name](**given)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -270,16 +274,23 @@ def _bench_chapters() -> dict[str, Any]:
     return {"chapters": [chapter_cost(path) for path in authoring.solution_paths(_checkout())]}
 
 
-def _bench_grading() -> dict[str, Any]:
+def _bench_grading(notebooks: int = 3) -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
-    return {"ratios": grading_ratios(_checkout())}
+    return {"ratios": grading_ratios(_checkout(), notebooks=notebooks)}
 
 
-BENCHES: dict[str, Callable[[], dict[str, Any]]] = {
+def _bench_grading_memory(notebooks: int = 300) -> dict[str, Any]:
+    from mechkit.grading.bench import grading_memory
+
+    return {"ratios": grading_memory(_checkout(), notebooks=notebooks)}
+
+
+BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "cache": _bench_cache,
     "chapters": _bench_chapters,
     "grading": _bench_grading,
+    "grading-memory": _bench_grading_memory,
 }
 
 

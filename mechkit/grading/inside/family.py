@@ -35,13 +35,13 @@ def fork(run: Callable[[], int], end: socket.socket | None) -> int:
 def watch(child: int, listed: Callable[[], list[int]], limits: dict, gone: Callable[[], bool] = lambda: False) -> int:
     """Wait for a process until it, with what it started, takes more than it may, or nobody waits for it any more."""
     until = time.monotonic() + limits["seconds"]
-    start = _measure([child])[0]
+    start = measure([child])[0]
     while time.monotonic() < until and not gone():
         code = wait(child, POLL)
         if code is not None:
             return code
         processes = listed()
-        memory, threads = _measure(processes)
+        memory, threads = measure(processes)
         if memory > limits["memory"] + start * max(1, len(processes)):
             return MEMORY
         if len(processes) > limits["processes"] or threads > THREADS:
@@ -49,7 +49,7 @@ def watch(child: int, listed: Callable[[], list[int]], limits: dict, gone: Calla
     return TIME
 
 
-def _measure(processes: list[int]) -> tuple[int, int]:
+def measure(processes: list[int]) -> tuple[int, int]:
     """Bytes of memory that are these processes' own, and their threads."""
     memory = threads = 0
     for each in processes:
