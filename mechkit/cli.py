@@ -207,6 +207,7 @@ def _checkout() -> Path:
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a class; 0 if everybody has a record, whatever it says, 1 if the grader failed on somebody."""
+    from mechkit.grading.reports import printable
     from mechkit.grading.session import grade_paths
 
     records = grade_paths(options)
@@ -214,7 +215,9 @@ def grade(options: argparse.Namespace) -> int:
         print(json.dumps({"out": str(options.out), "records": records}, indent=1))
         return 1 if any(record["status"] == "error" for record in records) else 0
     for record in records:
-        print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
+        print(
+            f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {printable(record['learner'])}"
+        )
     levels = ", ".join(sorted({record["isolation"] for record in records}))
     print(f"{len(records)} graded (isolation: {levels}); gradebook, feedback and summary are in {options.out}")
     return 1 if any(record["status"] == "error" for record in records) else 0
