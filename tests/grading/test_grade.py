@@ -1,5 +1,6 @@
 """One notebook becomes one record: right answers in every style, wrong ones, and what a lower isolation still holds."""
 
+import hashlib
 import json
 import os
 
@@ -7,7 +8,7 @@ import pytest
 
 from mechkit.grading.grade import Grader, grade_one
 from mechkit.grading.judge import Judge
-from mechkit.grading.sandbox import NAMESPACES, NOBODY, PROCESS, TIME_ONLY, IsolationError
+from mechkit.grading.sandbox import NAMESPACES, NOBODY, PROCESS, TIME_ONLY, IsolationError, SandboxError
 from tests.grading.answers import HEAD, HOSTILE, RIGHT, bad
 from tests.grading.conftest import (
     ANSWERS,
@@ -105,6 +106,35 @@ CELLS = [
 def test_what_else_stands_in_the_cell_does_no_harm(grade, source):
     record = grade(cells(spread=source))
     assert row(record, "spread")["status"] == "passed", row(record, "spread")["message"]
+
+
+def test_what_nobody_foresaw_of_one_answer_stays_with_it(grade, grader, monkeypatch):
+    def judge(exercise, answered):
+        if exercise.name == "spread":
+            raise AttributeError("nobody foresaw this")
+        return known(exercise, answered)
+
+    known = grader.judge.judge
+    monkeypatch.setattr(grader.judge, "judge", judge)
+    record = grade(cells())
+    assert [each["points"] for each in record["exercises"]] == [0.0, 2.0, 2.0, 2.0]
+    assert row(record, "spread")["message"] == "It could not be judged (AttributeError)."
+
+
+def test_a_sandbox_that_does_not_start_is_no_learners_fault(grade, grader, monkeypatch):
+    def run():
+        raise SandboxError("no process to be had")
+
+    monkeypatch.setattr(grader._box, "run", run)
+    with pytest.raises(SandboxError):
+        grade(cells())
+
+
+def test_what_is_graded_is_what_the_records_digest_is_of(grade, monkeypatch):
+    """A file that changes while it is graded is read once."""
+    monkeypatch.setattr("mechkit.grading.grade.digest_of", lambda path: "of what it is by now")
+    record = grade(cells())
+    assert record["sha256"] == hashlib.sha256(text(cells()).encode()).hexdigest()
 
 
 def test_a_mistake_is_named(grade):
