@@ -8,6 +8,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,47 +49,59 @@ class Replies:
         self._process: subprocess.Popen | None = None
         self._work: WorkFolder | None = None
         self._end: socket.socket | None = None
+        self._lock, self._closed = threading.Lock(), False  # one thread may close what another is starting
 
     def prepare(self) -> None:
         """Have the process ready, so that its start takes nobody's time."""
-        if self._process is None or self._process.poll() is not None:
-            self._begin()
+        if self._process is not None and self._process.poll() is None:
+            return
+        with self._lock:
+            self._stop()
+            end = None if self._closed else self._start()
+        if end is not None:
+            with contextlib.suppress(EOFError, OSError, WireError):  # a call will say so
+                Channel(end, START).receive()
 
     def call(self, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """What our answer gives for these arguments, as a reply to who asked for it."""
         if _size((args, kwargs)) > NUMBERS:
             return _refusal(f"`{name}` was called with too much")
+        self.prepare()
+        end = self._end
+        if end is None:
+            return _refusal(f"`{name}` is not to be had any more")
         try:
-            self.prepare()
-            channel = Channel(self._end, self._limits.seconds + GRACE)
+            channel = Channel(end, self._limits.seconds + GRACE)
             channel.send({"name": name, "args": list(args), "kwargs": kwargs})
-            reply = channel.receive()
+            return channel.receive()
         except (OSError, EOFError, WireError):
-            self.close()
+            with self._lock:
+                self._stop()
             return _refusal(f"`{name}` does not come to an end with what it was called with")
-        return reply
 
     def close(self) -> None:
-        """End the process; a later call begins another."""
-        if self._end is not None:
-            self._end.close()
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-        if self._work is not None:
-            self._work.close()
-            self._work = None
+        """End the process for good."""
+        self._closed = True
+        with self._lock:
+            self._stop()
 
-    def _begin(self) -> None:
-        self.close()
+    def _start(self) -> socket.socket:
         self._work = WorkFolder("replies")
         self._end, theirs = socket.socketpair()
         config = {"path": [str(Path(__file__).parents[2]), *sys.path], "chapter": self._chapter}
         config |= {"seconds": self._limits.seconds, "memory": self._limits.memory} | asdict(self._lent)
         with theirs:
             self._process = start(BOOT, config, theirs, self._work.path)
-        with contextlib.suppress(EOFError, WireError):  # a call will say so
-            Channel(self._end, START).receive()
+        return self._end
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end.close()
+        if self._process is not None:
+            stop(self._process)
+        if self._work is not None:
+            self._work.close()
+        self._end = self._process = self._work = None
 
 
 def _refusal(sentence: str) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
     """
     if options.jobs < 1 or options.seconds <= 0:
         raise ValueError("wanted at least one job and some seconds for it; give --jobs and --seconds above 0")
+    if options.fill and (options.fill.name == "gradebook.csv" or _lies_in(options.fill, options.out)):
+        taken = options.out / options.fill.name
+        raise ValueError(f"wanted to write {taken}, which is taken: give the export another name or folder")
     sweep()
     with WorkFolder("unpacked") as unpacked:
         handed = _handed(options, unpacked)
@@ -48,6 +51,10 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
             records = grade_class(handed, template, options.out, wishes, **told)
     _export(options, records, sheet)
     return records
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().parent == folder.resolve()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 from mechkit.course.exercise import MODEL
 from mechkit.grading.replies import Replies
 from mechkit.grading.sandbox import Lent, Limits
-from tests.grading.conftest import LIMITS, cells, spread
+from tests.grading.conftest import LIMITS, cells, loud_head, spread
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a shorter time limit than Windows keeps")
 
@@ -33,8 +33,7 @@ def test_our_answer_is_computed(replies):
 
 
 def test_the_model_is_the_twin(replies, models):
-    layer, head = replies.call("loud_head", [MODEL], {})["result"]
-    assert models.twin.W_O(layer)[head].norm() == max(models.twin.W_O(layer).flatten(1).norm(dim=-1))
+    assert replies.call("loud_head", [MODEL], {})["result"] == loud_head(models.twin) != loud_head(models.original)
 
 
 def test_what_cannot_be_called_so_is_said(replies):
@@ -44,8 +43,8 @@ def test_what_cannot_be_called_so_is_said(replies):
 
 def test_a_call_without_end_is_interrupted(replies):
     started = time.monotonic()
-    assert "still running after 1 seconds" in replies.call("patient", [10**9], {})["trouble"]
-    assert time.monotonic() - started < 10
+    assert "still running after 1 seconds" in replies.call("patient", [10**11], {})["trouble"]
+    assert time.monotonic() - started < 100
 
 
 def test_a_call_that_asks_for_all_memory_gets_none(replies):
@@ -67,7 +66,14 @@ def test_a_process_that_hangs_or_is_gone_is_replaced(models, how, monkeypatch):
 
 
 def test_an_answer_that_asks_too_much_of_an_earlier_one_harms_nobody(grade):
-    record = grade(cells(double="def double(x, base):\n    return patient(10**9)"))
+    record = grade(cells(double="def double(x, base):\n    return patient(10**11)"))
     points = {row["name"]: row["points"] for row in record["exercises"]}
     assert points == {"spread": 2.0, "double": 0.0, "widest": 2.0, "loud_head": 2.0}
-    assert record["seconds"] < LIMITS.whole + 10
+    assert record["seconds"] < 200, "so many steps take longer"
+
+
+def test_nothing_is_started_once_it_is_closed():
+    replies = Replies("99", Lent(), LIMITS)
+    replies.close()
+    assert "not to be had" in replies.call("spread", [X, 0.0], {})["trouble"]
+    assert replies._process is None

@@ -65,6 +65,7 @@ WRONG = {
     "no such chapter": (["IN", "--chapter", "42"], "wanted chapter '42' to grade by; there are 99_invented"),
     "a template that is none": (["IN", "--template", "OTHER"], "wanted a chapter's notebook as template"),
     "a roster that does not match": (["IN", "--fill", "SHEET", "--column", "x"], "has no row for 1 of 2 learners"),
+    "an export that would be overwritten": (["IN", "--fill", "gradebook.csv"], "give the export another name"),
     "no job": (["IN", "--jobs", "0"], "at least one job"),
     "nothing for Gradescope": (["nowhere", "--gradescope", "results.json"], "there is no nowhere"),
 }
