@@ -79,7 +79,7 @@ def test_a_grader_that_was_killed_leaves_nothing_once_another_has_run(temporary,
     assert list(temporary.iterdir())
     process.kill()
     process.wait()
-    _until(lambda: not _users_of(temporary), seconds=20)
+    _until(lambda: not _users_of(temporary), seconds=40)
     (tmp_path / "in" / "ann.ipynb").write_text(made.replace("while True: pass", "return 1"))
     subprocess.run([*command, "--resume"], cwd=ROOT, check=True, capture_output=True)
     assert not list(temporary.iterdir())
