@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = _command(commands, bench, "measure how fast something is", "mechkit bench cache --json")
     one.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    one.add_argument("--notebooks", metavar="N", type=int, help="how many are graded (default: 3, for memory 300)")
     _json(one)
     return top
 
@@ -225,6 +226,7 @@ def _checkout() -> Path:
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a class; 0 if everybody has a record, whatever it says, 1 if the grader failed on somebody."""
+    from mechkit.grading.reports import printable
     from mechkit.grading.session import grade_paths
 
     records = grade_paths(options)
@@ -232,7 +234,9 @@ def grade(options: argparse.Namespace) -> int:
         print(json.dumps({"out": str(options.out), "records": records}, indent=1))
         return 1 if any(record["status"] == "error" for record in records) else 0
     for record in records:
-        print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
+        print(
+            f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {printable(record['learner'])}"
+        )
     levels = ", ".join(sorted({record["isolation"] for record in records}))
     print(f"{len(records)} graded (isolation: {levels}); gradebook, feedback and summary are in {options.out}")
     return 1 if any(record["status"] == "error" for record in records) else 0
@@ -266,7 +270,10 @@ def exercises(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    found = BENCHES[options.name]()
+    given = {} if options.notebooks is None else {"notebooks": options.notebooks}
+    if given and (not options.name.startswith("grading") or options.notebooks < 1):
+        raise ValueError("--notebooks N, at least 1, goes with grading and grading-memory")
+    found = BENCHES[options.name](**given)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
@@ -304,16 +311,23 @@ def _bench_patching() -> dict[str, Any]:
     return patching_ratios()
 
 
-def _bench_grading() -> dict[str, Any]:
+def _bench_grading(notebooks: int = 3) -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
-    return {"ratios": grading_ratios(_checkout())}
+    return {"ratios": grading_ratios(_checkout(), notebooks=notebooks)}
 
 
-BENCHES: dict[str, Callable[[], dict[str, Any]]] = {
+def _bench_grading_memory(notebooks: int = 300) -> dict[str, Any]:
+    from mechkit.grading.bench import grading_memory
+
+    return {"ratios": grading_memory(_checkout(), notebooks=notebooks)}
+
+
+BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "cache": _bench_cache,
     "chapters": _bench_chapters,
     "grading": _bench_grading,
+    "grading-memory": _bench_grading_memory,
     "patching": _bench_patching,
 }
 

@@ -16,8 +16,8 @@ ROOMS = {
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench rivals doctor",
-    "grading": "inside submission < sandbox collect < judge setting records reports handout < grade < classroom"
-    " exports cluster < session bench",
+    "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"
+    " handout < grade < classroom exports cluster < session bench",
     "cli": "",
 }
 

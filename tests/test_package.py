@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mechkit
+from mechkit import cli
 from mechkit.course.exercises import find_chapter
 from mechkit.course.lesson import Lesson
 
@@ -78,6 +80,14 @@ def test_the_readme_names_every_top_level_entry():
     named = set(re.findall(r"^\| `([\w.]+)/?` \|", readme, re.MULTILINE))
     assert named == visible
     assert all((ROOT / name).exists() for name in visible)
+
+
+def test_the_readmes_commands_are_ones_that_there_are():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^mechkit (.+)$", readme, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        assert cli.parser().parse_args(shlex.split(command)).command
 
 
 def test_the_readmes_verdict_is_what_a_check_says(tmp_path, monkeypatch, capsys):
