@@ -187,7 +187,7 @@ def test_a_bench_prints_what_it_found(found, text, monkeypatch, capsys):
 def test_a_bench_of_grading_takes_a_number_of_notebooks(monkeypatch, capsys):
     monkeypatch.setitem(cli.BENCHES, "grading", lambda notebooks: {"ratios": {"notebooks": notebooks}})
     assert cli.main(["bench", "grading", "--notebooks", "30"]) == 0
-    assert capsys.readouterr().out == "notebooks: 30.00\n"
+    assert capsys.readouterr().out == "notebooks: 30\n"
     for wrong in (["cache", "--notebooks", "30"], ["grading", "--notebooks", "0"]):
         assert cli.main(["bench", *wrong]) == 1
         assert "goes with grading" in capsys.readouterr().err
