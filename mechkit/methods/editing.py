@@ -300,7 +300,7 @@ def _keys(lm: LanguageModel, layer: int, ids: Int[Tensor, "row pos"]) -> Float[T
 
 def _prefixed(
     lm: LanguageModel, request: Request, prefixes: Sequence[str] = PREFIXES, also: str | None = None
-) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"], Int[Tensor, " row"]]:
+) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"], Int[Tensor, " prefix"]]:
     """The prompt behind each prefix, one more text if there is one, and where prompts and subjects end."""
     subject_positions(lm, request.prompt, request.subject)  # it says so if there is none
     begin = request.prompt.index(request.subject)
@@ -314,7 +314,7 @@ def _prefixed(
     return ids, lengths - 1, torch.tensor(subject)
 
 
-def _padded(rows: Sequence[Int[Tensor, " pos"]]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"]]:
+def _padded(rows: Sequence[Int[Tensor, " _"]]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, " row"]]:
     """Rows of any length side by side; what fills them up stands behind, where a causal model cannot see it."""
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.stack([torch.cat([row, row.new_zeros(int(lengths.max()) - len(row))]) for row in rows])
