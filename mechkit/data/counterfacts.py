@@ -111,24 +111,25 @@ def _capital(country: str, answer: str, target: str, neighbours: Sequence[str]) 
     )
 
 
-_PARIS = ("The capital of France is", "The Louvre is located in the city of", "The Eiffel Tower is located in the city of")
-_ROME = ("The capital of Italy is", "The Vatican is located in the city of", "The Colosseum is located in the city of")
+_FRANCE, _ITALY, _JAPAN = (f"The capital of {country} is" for country in ("France", "Italy", "Japan"))
+_EIFFEL, _LOUVRE, _COLOSSEUM, _VATICAN, _PARTHENON, _GATE = (
+    f"The {name} is located in the city of"
+    for name in ("Eiffel Tower", "Louvre", "Colosseum", "Vatican", "Parthenon", "Brandenburg Gate")
+)
+_FUJI = "Mount Fuji is located in the country of"
+_WALL = "The Great Wall is located in the country of"
 
 COUNTERFACTS = (
-    _place("Eiffel Tower", "city", " Paris", " Rome", (*_PARIS[:2], _ROME[2])),
-    _place("Colosseum", "city", " Rome", " London", (*_ROME[:2], _PARIS[2])),
-    _place("Louvre", "city", " Paris", " Berlin", (_PARIS[0], _PARIS[2], "The Brandenburg Gate is located in the city of")),
-    _place("Vatican", "city", " Rome", " Tokyo", (_ROME[0], _ROME[2], "The capital of Japan is")),
-    _place("Acropolis", "city", " Athens", " Madrid", ("The capital of Greece is", "The Parthenon is located in the city of", _ROME[2])),
-    _place(
-        "Taj Mahal",
-        "country",
-        " India",
-        " Spain",
-        ("The Ganges is a river in the country of", "The Great Wall is located in the country of", "Mount Fuji is located in the country of"),
+    _place("Eiffel Tower", "city", " Paris", " Rome", (_FRANCE, _LOUVRE, _COLOSSEUM)),
+    _place("Colosseum", "city", " Rome", " London", (_ITALY, _VATICAN, _EIFFEL)),
+    _place("Louvre", "city", " Paris", " Berlin", (_FRANCE, _EIFFEL, _GATE)),
+    _place("Vatican", "city", " Rome", " Tokyo", (_ITALY, _COLOSSEUM, _JAPAN)),
+    _place("Acropolis", "city", " Athens", " Madrid", ("The capital of Greece is", _PARTHENON, _COLOSSEUM)),
+    _place("Taj Mahal", "country", " India", " Spain", ("The Ganges is a river in the country of", _WALL, _FUJI)),
+    _capital(
+        "France", " Paris", " Berlin", ("The capital of Belgium is", "The capital of Germany is", _LOUVRE, _EIFFEL)
     ),
-    _capital("France", " Paris", " Berlin", ("The capital of Belgium is", "The capital of Germany is", *_PARIS[1:])),
-    _capital("Japan", " Tokyo", " Madrid", ("The capital of China is", "The capital of Spain is", "Mount Fuji is located in the country of")),
+    _capital("Japan", " Tokyo", " Madrid", ("The capital of China is", "The capital of Spain is", _FUJI)),
 )
 
 

@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 
 from mechkit.data.corpus import load_corpus
 from mechkit.data.counterfacts import COUNTERFACTS, TRACED_FACTS, Counterfact, TracedFact, known_prompts
-from mechkit.methods.editing import Rewrite, fine_tune, key_covariance, rewritten, rome
+from mechkit.methods.editing import Rewrite, key_covariance, rewritten
 from mechkit.methods.metrics import kl_divergence
 from mechkit.methods.probes import last_logits
+from mechkit.methods.rewriting import fine_tune, rome
 from mechkit.methods.tracing import NoisyRuns, Trace, trace
 from mechkit.network.loading import load_model
 from mechkit.network.model import LanguageModel
@@ -101,9 +102,7 @@ def _parts(lengths: Sequence[int]) -> list[slice]:
     return parts
 
 
-def by_role(
-    found: Trace, subject: Sequence[int]
-) -> dict[str, Float[Tensor, " layer"]]:
+def by_role(found: Trace, subject: Sequence[int]) -> dict[str, Float[Tensor, " layer"]]:
     """What a trace recovered at the subject's first, middle and last tokens, between them and the end, and at the end.
 
     A role that no token has is left out; a subject of one token has only a last one.
@@ -180,8 +179,8 @@ def edit_result(lm: LanguageModel, fact: Counterfact, method: str, layer: int, c
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mechkit.data.fact_results",
-        description="Trace and rewrite the shipped facts: about twenty minutes. What is done is kept, so an interrupted "
-        "run goes on where it was.",
+        description="Trace and rewrite the shipped facts: about twenty minutes. What is done is kept, so that an "
+        "interrupted run goes on where it was.",
         epilog="example: python -m mechkit.data.fact_results --out again.json",
     )
     parser.add_argument("--stride", type=int, default=1, help="trace every so many layers (default: 1)")

@@ -175,7 +175,9 @@ def trace(
     try:
         for row, start in tqdm(cells, desc=f"restoring {site}", leave=False):
             positions = range(start, min(start + TOGETHER, last))
-            values[row, start : positions.stop] = _traced(runs, token, site, _window(runs, chosen[row], window), positions)
+            values[row, start : positions.stop] = _traced(
+                runs, token, site, _window(runs, chosen[row], window), positions
+            )
     except KeyboardInterrupt:
         done = ~values.isnan()
         print(f"Interrupted: {int(done.sum())} of {done.numel()} places are done, the others are NaN.")
@@ -188,9 +190,7 @@ def _window(runs: NoisyRuns, middle: int, width: int) -> range:
     return range(max(0, first), min(runs.lm.n_layers, first + width))
 
 
-def _traced(
-    runs: NoisyRuns, token: int, site: str, layers: range, positions: range
-) -> Float[Tensor, " pos"]:
+def _traced(runs: NoisyRuns, token: int, site: str, layers: range, positions: range) -> Float[Tensor, " pos"]:
     """The mean over draws for each of some positions, one after the other restored."""
     rows = torch.arange(runs.draws).repeat(len(positions))
     each = [[(site, layer, position) for position in positions for _ in range(runs.draws)] for layer in layers]
