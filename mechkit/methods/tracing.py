@@ -163,8 +163,8 @@ def trace(
     """
     if site not in SITES or window < 1 or (site == "resid_post" and window != 1):
         raise ValueError(
-            f"wanted one of {', '.join(SITES)} with a window of 1 or more layers (1 for resid_post, which holds all that "
-            f"came before); came {site!r} with {window}"
+            f"wanted one of {', '.join(SITES)} with a window of 1 or more layers (1 for resid_post, which holds all "
+            f"that came before); came {site!r} with {window}"
         )
     chosen = [layer for _, layer in points(runs.lm, site, layers)]
     clean, noisy = runs.probabilities(token)
@@ -175,9 +175,8 @@ def trace(
     try:
         for row, start in tqdm(cells, desc=f"restoring {site}", leave=False):
             positions = range(start, min(start + TOGETHER, last))
-            values[row, start : positions.stop] = _traced(
-                runs, token, site, _window(runs, chosen[row], window), positions
-            )
+            around = _window(runs, chosen[row], window)
+            values[row, start : positions.stop] = _traced(runs, token, site, around, positions)
     except KeyboardInterrupt:
         done = ~values.isnan()
         print(f"Interrupted: {int(done.sum())} of {done.numel()} places are done, the others are NaN.")

@@ -62,11 +62,9 @@ def test_bad_requests_are_answered_with_a_sentence():
         ask(target=" New York")
     with pytest.raises(ValueError, match="wanted a layer of tiny llama, 0 to 2; came 9"):
         ask(layer=9)
-    with pytest.raises(ValueError, match="wanted a new answer; came .* which tiny llama says already after"):
+    with pytest.raises(ValueError, match=r"wanted a new answer; came .* which tiny llama says already after"):
         ask(target=top)
-    with pytest.raises(
-        ValueError, match="wanted the covariance of this model's keys, 48 × 48 finite numbers; came 3 × 3"
-    ):
+    with pytest.raises(ValueError, match=r"wanted the covariance of this model's keys, 48 × 48 .* came 3 × 3"):
         ask(matrix=torch.eye(3))
     with pytest.raises(ValueError, match="finite numbers; came 48 × 48"):
         ask(matrix=C * torch.nan)

@@ -42,7 +42,7 @@ def test_the_subjects_tokens_are_found_at_its_first_mention():
 
 @pytest.mark.parametrize("subject", ["Peter", "", " "])
 def test_a_subject_that_is_not_in_the_prompt_is_said(subject):
-    with pytest.raises(ValueError, match="wanted a subject that stands in the prompt; came .* copy it from there"):
+    with pytest.raises(ValueError, match=r"wanted a subject that stands in the prompt; came .* copy it from there"):
         NoisyRuns(tiny_model(), PROMPT, subject)
 
 
