@@ -100,6 +100,7 @@ _NAMES = {
     ),
     "show.words": ("share_dots", "word_line", "word_map"),
     "show.explorers.analogy": ("AnalogyExplorer", "AnalogyReading", "analogy_table"),
+    "show.explorers.facts": ("FactExplorer", "FactReading", "fact_reading", "fact_table"),
     "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
     "show.explorers.probes": ("ProbeExplorer", "probe_table"),
     "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
