@@ -30,7 +30,6 @@ RESULTS_FILE = Path(__file__).with_name("fact_results.json")
 WINDOW = 6  # layers restored together, of one kind
 DRAWS = 3
 WINDOWS = {"resid_post": 1, "mlp_out": WINDOW, "attn_out": WINDOW}
-ROLES = ("first subject", "middle subject", "last subject", "after", "last")
 SHIPPED_LAYER = 4  # where all facts are rewritten
 SWEPT_LAYERS = (1, 4, 8, 12, 16, 20, 24, 28)
 TUNED = (0, 1, 2, 6)  # the counterfacts that are fine-tuned too
@@ -102,14 +101,14 @@ def _parts(lengths: Sequence[int]) -> list[slice]:
     return parts
 
 
-def by_role(found: Trace, subject: Sequence[int]) -> dict[str, Float[Tensor, " layer"]]:
+def by_role(found: Trace) -> dict[str, Float[Tensor, " layer"]]:
     """What a trace recovered at the subject's first, middle and last tokens, between them and the end, and at the end.
 
     A role that no token has is left out; a subject of one token has only a last one.
 
     Chapter: 09.
     """
-    first, last, end = subject[0], subject[-1], len(found.labels) - 1
+    first, last, end = found.subject[0], found.subject[-1], len(found.labels) - 1
     columns = {
         "first subject": [first] if first < last else [],
         "middle subject": list(range(first + 1, last)),
@@ -145,7 +144,8 @@ def load_edits(path: Path = RESULTS_FILE) -> tuple[EditResult, ...]:
 
 def _read(entry: dict, values: list[list[int]]) -> Trace:
     table = torch.tensor(values) / 1000
-    return Trace(table, entry["clean"], entry["noisy"], tuple(entry["layers"]), tuple(entry["labels"]))
+    about = (tuple(entry[name]) for name in ("layers", "labels", "subject"))
+    return Trace(table, entry["clean"], entry["noisy"], *about)
 
 
 def trace_fact(lm: LanguageModel, fact: TracedFact, *, stride: int = 1, draws: int = DRAWS) -> dict:
@@ -160,6 +160,7 @@ def trace_fact(lm: LanguageModel, fact: TracedFact, *, stride: int = 1, draws: i
         "noisy": round(any_site.noisy, 4),
         "layers": list(layers),
         "labels": list(any_site.labels),
+        "subject": list(any_site.subject),
         "per mille": {site: (1000 * each.values).round().int().tolist() for site, each in found.items()},
     }
 

@@ -35,6 +35,7 @@ class Trace:
         noisy: In the noisy ones, with nothing restored.
         layers: What the rows stand for: a layer, or the middle of a window.
         labels: What the columns stand for: the prompt's tokens.
+        subject: The columns of the subject.
     """
 
     values: Float[Tensor, "layer pos"]
@@ -42,6 +43,7 @@ class Trace:
     noisy: float
     layers: tuple[int, ...]
     labels: tuple[str, ...]
+    subject: tuple[int, ...]
 
     @property
     def recovered(self) -> Float[Tensor, "layer pos"]:
@@ -180,7 +182,8 @@ def trace(
     except KeyboardInterrupt:
         done = ~values.isnan()
         print(f"Interrupted: {int(done.sum())} of {done.numel()} places are done, the others are NaN.")
-    return Trace(values, clean, noisy, tuple(chosen), tuple(runs.lm.labels(runs.tokens[0])))
+    labels = tuple(runs.lm.labels(runs.tokens[0]))
+    return Trace(values, clean, noisy, tuple(chosen), labels, tuple(runs.subject))
 
 
 def _window(runs: NoisyRuns, middle: int, width: int) -> range:

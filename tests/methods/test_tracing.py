@@ -84,7 +84,7 @@ def test_without_noise_everything_is_clean(tiny):
     found = trace(runs, answer, site="mlp_out", window=2)
     torch.testing.assert_close(found.values, torch.full_like(found.values, clean), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="wanted noise that takes the answer away"):
-        Trace(found.values, clean, clean, found.layers, found.labels).recovered  # noqa: B018
+        Trace(found.values, clean, clean, found.layers, found.labels, found.subject).recovered  # noqa: B018
 
 
 def test_restoring_every_position_or_the_last_state_gives_the_clean_probability(tiny):

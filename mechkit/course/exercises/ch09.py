@@ -923,9 +923,9 @@ def sweep_over_layers(subject: str) -> tuple[list[int], Float[Tensor, " layer"],
     """Shipped: layers, what tracing recovers there at the subject's token that carries most, and paraphrases won."""
     edits = sorted((each for each in load_edits() if each.subject == subject and each.method == "rome"), key=_layer)
     layers = [each.layer for each in edits]
-    traced = load_traces()[subject]["mlp_out"].recovered
+    traced = load_traces()[subject]["mlp_out"]
     success = torch.tensor([each.scores["paraphrase"] for each in edits])
-    return layers, traced[layers, :-1].amax(-1), success
+    return layers, traced.recovered[layers][:, traced.subject].amax(-1), success
 
 
 def _layer(result: Any) -> int:
