@@ -332,10 +332,12 @@ def _scores(lm: LanguageModel, prompt: str, subject: str, answer: str) -> dict[i
     """The probability with each of the subject's tokens restored, by whole runs."""
     runs, token, layer = NoisyRuns(lm, prompt, subject), lm.token_id(answer), lm.n_layers // 5
     noisy = runs.noisy.resid_pre(0)
+    clean = run(lm, prompt, sites="resid_post", layers=layer)[1]["resid_post", layer][0]
     begin = Edit("resid_pre", 0, lambda _: noisy)
     scores = {}
     for position in runs.subject:
-        with edit(lm, begin, _put(lm, prompt, "resid_post", layer, position)):
+        back = Edit("resid_post", layer, lambda old, i=position: clean[i].expand_as(old), position=position)
+        with edit(lm, begin, back):
             logits, _ = run(lm, runs.tokens.repeat(runs.draws, 1), sites=())
         scores[position] = _mean_probability(logits[:, -1], token)
     return scores
@@ -356,9 +358,8 @@ CARRIED = {
         ("The famous Eiffel Tower is located in the city of", "Eiffel Tower", " Paris"),
     ),
     "even": (
-        ("The Louvre is located in the city of", "Louvre", " Paris"),
-        ("The Taj Mahal is located in the country of", "Taj Mahal", " India"),
         ("Mount Fuji is located in the country of", "Mount Fuji", " Japan"),
+        ("Machu Picchu is located in the country of", "Machu Picchu", " Peru"),
         ("The Mona Lisa was painted by", "Mona Lisa", " Leonardo"),
     ),
 }
@@ -404,11 +405,6 @@ CARRIER = Exercise(
             "without_prefix",
             "Yours is one too small: positions count the prefix token, which stands at 0.",
             lambda lm, data: [position - 1 for position in carrier(lm, data)],
-        ),
-        Mistake(
-            "least",
-            "Yours is the token that brings back the *least*. Take the largest.",
-            lambda lm, data: [min(scores, key=lambda position: scores[position]) for scores in _by_token(lm, data)],
         ),
     ),
     hints=(
@@ -541,8 +537,9 @@ def _mlp_share(
     clean, noisy = runs.probabilities(token)
     start, chosen = runs.noisy.resid_pre(0), runs.subject[-1:] if last_token else runs.subject
     edits = [Edit("resid_pre", 0, lambda _: start)]
+    _, cache = run(lm, prompt, sites="mlp_out")
     for layer in layers:
-        value = run(lm, prompt, sites="mlp_out", layers=layer)[1]["mlp_out", layer][:, chosen]
+        value = cache["mlp_out", layer][:, chosen]
         edits.append(Edit("mlp_out", layer, lambda old, value=value: value.expand_as(old), position=chosen))
     with edit(lm, *edits):
         logits, _ = run(lm, runs.tokens.repeat(runs.draws, 1), sites=())
@@ -599,11 +596,6 @@ FIRST_MLP = Exercise(
             "Yours are probabilities. Asked are shares of what the noise took: use `recovered`, with "
             "`runs.probabilities(token)`.",
             _mlp_mistake(raw=True),
-        ),
-        Mistake(
-            "every_later_layer",
-            "Your `later` goes on to the last layer. Asked are the early ones: 1 to `lm.n_layers // 3`.",
-            _mlp_mistake(later=lambda n: range(1, n)),
         ),
         Mistake(
             "swapped",
