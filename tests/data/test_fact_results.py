@@ -62,7 +62,7 @@ def test_what_the_chapter_teaches_is_in_the_shipped_numbers():
     early = torch.stack([each["last subject"] for each in roles]).mean(0)
     late = torch.stack([each["last"] for each in roles]).mean(0)
     assert early.argmax() < 12 < 20 < (late > 0.5).int().argmax()
-    assert torch.stack([each["after"] for each in roles]).mean(0).max() < 0.1
+    assert torch.stack([each["after"] for each in roles if "after" in each]).mean(0).max() < 0.1
     eiffel = load_traces()["Eiffel Tower"]["resid_post"]
     assert eiffel.recovered[:12, eiffel.subject[-1]].max() < 0.1 < 0.7 < eiffel.recovered[:12, eiffel.subject[-2]].max()
     for fact in COUNTERFACTS:
