@@ -1,6 +1,7 @@
 """One explorer a chapter: the reader moves one thing and sees what follows; saved, a still twin remains."""
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
+from mechkit.show.explorers.facts import FactExplorer, FactReading, fact_reading, fact_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
@@ -15,6 +16,8 @@ from mechkit.show.explorers.superposition import (
 __all__ = [
     "AnalogyExplorer",
     "AnalogyReading",
+    "FactExplorer",
+    "FactReading",
     "Gallery",
     "LensExplorer",
     "LensReading",
@@ -24,6 +27,8 @@ __all__ = [
     "SuperpositionExplorer",
     "analogy_table",
     "dimensionality_strip",
+    "fact_reading",
+    "fact_table",
     "feature_panels",
     "gallery_table",
     "lens_reading",
