@@ -78,6 +78,8 @@ _NAMES = {
     "data.corpus": ("load_corpus",),
     "data.prompts": ("FACTS", "HIDDEN_FACTS", "VISIBLE_FACTS", "contrast"),
     "data.topics": ("TOPICS",),
+    "data.ioi": ("IOI_NAMES", "IOI_TEMPLATES", "ioi_prompts"),
+    "data.published": ("published",),
     "data.words": ("OCCUPATIONS", "WORD_PAIRS", "analogy_questions"),
     "data.properties": ("PROPERTIES", "load_property"),
     "data.probe_results": ("ProbeSweep", "load_probe_results", "measure"),
