@@ -1,6 +1,7 @@
 """One explorer a chapter: the reader moves one thing and sees what follows; saved, a still twin remains."""
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
+from mechkit.show.explorers.heads import HeadExplorer, HeadReading, head_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
@@ -16,6 +17,8 @@ __all__ = [
     "AnalogyExplorer",
     "AnalogyReading",
     "Gallery",
+    "HeadExplorer",
+    "HeadReading",
     "LensExplorer",
     "LensReading",
     "ProbeExplorer",
@@ -26,6 +29,7 @@ __all__ = [
     "dimensionality_strip",
     "feature_panels",
     "gallery_table",
+    "head_table",
     "lens_reading",
     "lens_table",
     "probe_table",
