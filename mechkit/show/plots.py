@@ -44,17 +44,23 @@ def signed_map(
 
 @styled
 def probability_map(
-    values: Float[Tensor, "row column"], labels: Labels, *, ax: Axes | None = None, title: str = ""
+    values: Float[Tensor, "row column"],
+    labels: Labels,
+    *,
+    unit: str = "probability",
+    ax: Axes | None = None,
+    title: str = "",
 ) -> Axes:
     """Probabilities, or any share, as a map on the one scale from 0 to 1.
 
     Args:
         labels: Both axes with a label for each row and column, rows first, as for `signed_map`.
+        unit: What the shares are, where they are no probabilities: "mean attention".
     """
     array = _matrix("probability_map", values, labels)
     ax = _draw_map(array, labels, style.PROBABILITY, (0, 1), ax)
-    _finish_map(ax, "probability", title)
-    return describe(ax, *captions.caption_map(array, labels, "probability"))
+    _finish_map(ax, unit, title)
+    return describe(ax, *captions.caption_map(array, labels, unit))
 
 
 @styled

@@ -106,7 +106,9 @@ class HeadExplorer:
         )
         self.run = widgets.Button(description="Read", tooltip="Read this text with every head")
         self.layer, self.head = (
-            widgets.IntSlider(0, 0, 0, description=name, style=style, layout=wide, tooltip=f"{name}; arrow keys move it")
+            widgets.IntSlider(
+                0, 0, 0, description=name, style=style, layout=wide, tooltip=f"{name}; arrow keys move it"
+            )
             for name in ("Layer", "Head")
         )
         self.token = widgets.Dropdown(options=[], description="From", style=style, tooltip="The token that looks")
