@@ -178,13 +178,8 @@ def contribution_bars(
         names.append(f"all {len(order) - top} others")
         lengths = np.append(lengths, array[order[top:]].sum())
     ax = ax or new_axes(6.4, 0.9 + 0.22 * len(names))
-    _draw_bars(
-        ax,
-        names,
-        lengths,
-        np.where(lengths < 0, style.NEGATIVE, style.POSITIVE),
-        [signed(x) for x in lengths],
-    )
+    colors = np.where(lengths < 0, style.NEGATIVE, style.POSITIVE)
+    _draw_bars(ax, names, lengths, colors, [signed(x) for x in lengths])
     ax.axvline(0, color="#666666", lw=0.8)
     ax.margins(x=0.14)
     ax.set_xlabel(f"{unit}, in all {signed(array.sum())}")

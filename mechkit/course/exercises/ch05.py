@@ -218,8 +218,8 @@ PREVIOUS_TOKEN_SCORE = Exercise(
         "`pattern.diagonal(-1, dim1=-2, dim2=-1)` is [batch head pos]; its entry i belongs to query i + 1.",
         "Return `pattern.diagonal(-1, dim1=-2, dim2=-1)[..., 1:].mean((0, -1))`.",
     ),
-    discussion="1 would be a head that always looks at the token before. It is a *description* of where a head looks on "
-    "these texts. What it reads there, and whether anybody listens, is not in the pattern.",
+    discussion="1 would be a head that always looks at the token before. It is a *description* of where a head looks "
+    "on these texts. What it reads there, and whether anybody listens, is not in the pattern.",
     teaches=("offset_score",),
 )
 
@@ -472,9 +472,9 @@ INDUCTION_HEADS = Exercise(
         "Set row 0 of the table to −1, then `[divmod(int(i), lm.n_heads) for i in table.flatten().topk(4).indices]`.",
     ),
     properties=(Property(IS_A_HEAD, lambda result, lm, data: _are_heads(result, lm)),),
-    discussion="A few heads, all in the second half of the model and some side by side in one layer, do nearly all of "
-    "the looking. So far they are suspects: they look at the right place. Whether they *copy*, and whether the model "
-    "needs them, are two more questions.",
+    discussion="A few heads stand out, all above the middle of the model, and some side by side in one layer. So far "
+    "they are suspects: they look at the right place. Whether they *copy*, and whether the model needs them, are two "
+    "more questions.",
     teaches=("head_scores",),
 )
 
@@ -1168,8 +1168,8 @@ COMPOSITION_CONTROL = Exercise(
         ),
         Mistake(
             "all_three",
-            "This takes the write out of the keys as well. The score must fall if the claim is true, and may fall if it "
-            "is false: it cannot tell the two apart.",
+            "This takes the write out of the keys as well. The score must fall if the claim is true, and may fall if "
+            "it is false: it cannot tell the two apart.",
             _other_choice("all_three"),
         ),
         Mistake(
