@@ -150,7 +150,9 @@ def train_attention_only(
     optimiser = AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), fused=True)
     generator = torch.Generator().manual_seed(seed)
     seen, measured = [], []
-    for step in tqdm(range(steps + 1), desc=f"{layers} layer{'s' * (layers > 1)}", disable=not progress):
+    for step in tqdm(
+        range(steps + 1), desc=f"{layers} layer{'s' * (layers > 1)}", mininterval=0.5, disable=not progress
+    ):
         if step % every == 0:
             seen.append(step)
             measured.append(_measure(model))

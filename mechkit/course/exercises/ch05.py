@@ -926,6 +926,19 @@ def _most_left(lm: LanguageModel, data: Mapping[str, int]) -> Head:
     return max(left, key=left.get)
 
 
+def _needed_with(lm: LanguageModel, data: Mapping[str, int], *, zeros: bool) -> Head:
+    """The same with zeros, or with each position's own mean, in the suspect's place."""
+    (layer, head), tokens = induction_heads(lm, data)[0], repeated_tokens(lm, **data)
+    _, cache = run(lm, tokens, sites="z")
+    left = {}
+    for low, writer in suspects(lm, data):
+        with edit(lm, zero("z", low, head=writer) if zeros else mean("z", low, cache, head=writer)):
+            _, seen = run(lm, tokens, sites="pattern", layers=layer)
+        left[low, writer] = float(induction_score(seen["pattern", layer], data["period"])[head])
+    return min(left, key=left.get)
+
+
+OTHER_KNOCKS = {"zeros": partial(_needed_with, zeros=True), "per_position": partial(_needed_with, zeros=False)}
 CONFUSED_NEED: dict[str, Callable[[LanguageModel, Mapping[str, int]], Any]] = {
     "highest_score": lambda lm, data: suspects(lm, data)[0],
     "least_needed": _most_left,
@@ -942,6 +955,7 @@ NEEDED_HEAD = Exercise(
     cases=lambda seed: [
         (MODEL, _real(seed)),
         (Tiny(seed), _middle(seed, needed_head, *CONFUSED_NEED.values())),
+        (Tiny(seed + 100), _middle(seed + 100, needed_head, *OTHER_KNOCKS.values())),
     ],
     mistakes=(
         Mistake(
@@ -960,6 +974,18 @@ NEEDED_HEAD = Exercise(
             "head_first",
             "The right head, but written (head, layer). Return (layer, head).",
             lambda lm, data: needed_head(lm, data)[::-1],
+        ),
+        Mistake(
+            "zeros",
+            "Yours puts in zeros, which are far from what some heads always write. Put in the head's mean: "
+            "`mk.mean(..., per_position=False)`.",
+            OTHER_KNOCKS["zeros"],
+        ),
+        Mistake(
+            "per_position",
+            "Yours puts in each position's own mean. With so few texts that is nearly what stands there, and nothing "
+            "is knocked out: use `per_position=False`.",
+            OTHER_KNOCKS["per_position"],
         ),
         Mistake(
             "the_receiver",
