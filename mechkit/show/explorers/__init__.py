@@ -2,6 +2,7 @@
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.facts import FactExplorer, FactReading, fact_reading, fact_table
+from mechkit.show.explorers.heads import HeadExplorer, HeadReading, head_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
@@ -19,6 +20,8 @@ __all__ = [
     "FactExplorer",
     "FactReading",
     "Gallery",
+    "HeadExplorer",
+    "HeadReading",
     "LensExplorer",
     "LensReading",
     "ProbeExplorer",
@@ -31,6 +34,7 @@ __all__ = [
     "fact_table",
     "feature_panels",
     "gallery_table",
+    "head_table",
     "lens_reading",
     "lens_table",
     "probe_table",
