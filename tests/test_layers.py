@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
     "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
-    " < sweeps < ablation patching < gradients editing < sae",
+    " < sweeps < ablation patching circuits < gradients editing < sae",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties < probe_results",
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"

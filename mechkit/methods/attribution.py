@@ -80,6 +80,30 @@ def direct_logit_attribution(
     return Attribution(*(torch.cat([getattr(one, part.name) for one in each], -1) for part in fields(Attribution)))
 
 
+def written_logits(
+    lm: LanguageModel, prompts: Sequence[str] | Tensor, head: tuple[int, int], tokens: Sequence[int]
+) -> Float[Tensor, "batch token"]:
+    """How far one head moves the logit of each of these tokens directly, in nats, after the last token of a prompt.
+
+    A head moves all names alike as well: compare with the mean over many.
+
+    Args:
+        prompts: Of one length.
+        head: (layer, head).
+        tokens: Ids.
+    Raises: ValueError for a layer that the model lacks.
+    Chapter: 06.
+    """
+    layer, number = head
+    _, cache = run(lm, prompts, sites=SITES, layers=sorted({int(layer), lm.n_layers - 1}))
+    write = _layer_writes(lm, cache, layer, -1)[0][:, number]
+    final = cache["resid_post", lm.n_layers - 1][:, -1]
+    columns = lm.W_U[:, list(tokens)].T
+    return torch.stack(
+        [_dot(write, logit_direction(lm.final_norm, final, each.expand_as(final))) for each in columns], 1
+    )
+
+
 def _shares(lm: LanguageModel, prompt: str | Tensor, token: int, other: int | None, position: int) -> Attribution:
     _, cache = run(lm, prompt, sites=SITES)
     final = cache["resid_post", lm.n_layers - 1][:, position]
