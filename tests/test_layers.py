@@ -13,7 +13,7 @@ ROOMS = {
     "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
     " < sweeps < ablation patching circuits < gradients editing < sae",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties < probe_results",
-    "show": "captions < style < plots words explorers",
+    "show": "captions < style < plots words circuits < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench doctor",
     "grading": "inside submission < sandbox collect < judge setting records reports handout < grade < classroom"

@@ -1,6 +1,7 @@
 """One explorer a chapter: the reader moves one thing and sees what follows; saved, a still twin remains."""
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
+from mechkit.show.explorers.circuit import CircuitExplorer, circuit_rows
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
@@ -15,6 +16,7 @@ from mechkit.show.explorers.superposition import (
 __all__ = [
     "AnalogyExplorer",
     "AnalogyReading",
+    "CircuitExplorer",
     "Gallery",
     "LensExplorer",
     "LensReading",
@@ -23,6 +25,7 @@ __all__ = [
     "Steering",
     "SuperpositionExplorer",
     "analogy_table",
+    "circuit_rows",
     "dimensionality_strip",
     "feature_panels",
     "gallery_table",
