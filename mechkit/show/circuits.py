@@ -7,7 +7,9 @@ every figure of the course: the first layer on top, the logits at the bottom.
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
 
 from mechkit.show import style
 from mechkit.show.captions import signed
@@ -15,7 +17,13 @@ from mechkit.show.style import describe, drawable, new_axes, styled
 
 Head = tuple[int, int]
 LOGITS = "logits"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", ">")
+
+
+LOOKS = {
+    "raises": {"color": style.POSITIVE, "linestyle": "-"},
+    "lowers": {"color": style.NEGATIVE, "linestyle": (0, (4, 2))},
+}
 
 
 def role_looks(roles: Mapping[str, Sequence[Head]]) -> dict[str, tuple[str, str]]:
@@ -70,49 +78,40 @@ def circuit_graph(
         for each in (start, end):
             if each not in spots:
                 raise ValueError(f"wanted lines between heads of the circuit, or to 'logits'; came {each!r}")
-    ax = ax or new_axes(8.6, 1.2 + 0.62 * (len(rows) + 1))
+    ax = ax or new_axes(8.6, 0.9 + 0.5 * (len(rows) + 1))
     most = max((abs(size) for _, _, size in lines), default=1.0) or 1.0
     for start, end, size in lines:
         ax.add_patch(_line(spots[start], spots[end], size, most))
     for role, heads in roles.items():
         color, marker = looks[role]
         at = [places[tuple(map(int, head))] for head in heads]
+        size = 210 if marker == "*" else 120
         ax.scatter(
-            *zip(*at, strict=True),
-            s=130,
-            color=color,
-            marker=marker,
-            edgecolor="white",
-            zorder=3,
-            label=drawable(role, length=30),
-        ) if at else None
-    for (layer, head), (x, row) in places.items():
-        ax.annotate(f"L{layer}H{head}", (x, row), (9, 0), textcoords="offset points", va="center", size=8, zorder=4)
-    ax.annotate(
-        "logits",
-        spots[LOGITS],
-        ha="center",
-        va="center",
-        size=9,
-        weight="bold",
-        zorder=4,
-        bbox={"boxstyle": "round", "fc": "white", "ec": "#666666"},
-    )
+            [x for x, _ in at], [row for _, row in at], s=size, color=color, marker=marker, edgecolor="white", zorder=3
+        )
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for (layer, head), spot in places.items():
+        name = f"L{layer}H{head}"
+        ax.annotate(name, spot, (9, 0), textcoords="offset points", va="center", size=8, zorder=4, path_effects=halo)
+    box = {"boxstyle": "round", "fc": "white", "ec": "#666666"}
+    ax.annotate(LOGITS, spots[LOGITS], ha="center", va="center", size=9, weight="bold", zorder=4, bbox=box)
     ax.set_yticks([*rows, len(rows)], [*(f"layer {layer}" for layer in layers), ""])
     ax.set(xlim=(-0.6, 0.68), ylim=(len(rows) + 0.5, -0.6), xticks=[])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5, title="role")
+    keys = [
+        Line2D([], [], color=looks[role][0], marker=looks[role][1], lw=0, markersize=8, label=drawable(role, length=30))
+        for role, heads in roles.items()
+        if heads
+    ]
+    keys += [Line2D([], [], **LOOKS[sign], lw=1.8, label=f"{sign} it") for sign in LOOKS] if lines else []
+    ax.legend(handles=keys, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
     ax.set_title(title)
     return describe(ax, *_caption(roles, lines, unit))
 
 
 def _line(start: tuple[float, float], end: tuple[float, float], size: float, most: float) -> FancyArrowPatch:
-    look = (
-        {"color": style.POSITIVE, "linestyle": "-"}
-        if size >= 0
-        else {"color": style.NEGATIVE, "linestyle": (0, (4, 2))}
-    )
+    look = LOOKS["raises" if size >= 0 else "lowers"]
     bend = 0.12 if start[0] <= end[0] else -0.12
     return FancyArrowPatch(
         start,
@@ -145,9 +144,8 @@ def _caption(
         for layer, head in sorted(heads)
     ]
     count = sum(len(heads) for heads in roles.values())
-    alt = f"Circuit of {count} heads: {'; '.join(f'{role} {heads}' for role, heads in named.items())}. {len(lines)} "
-    f"lines."
-    return alt, [
+    alt = f"Circuit of {count} heads: {'; '.join(f'{role} {heads}' for role, heads in named.items())}"
+    return f"{alt}. {len(lines)} lines.", [
         ["head", "role", f"acts on ({unit})"],
         *sorted(rows, key=lambda row: [int(n) for n in row[0][1:].split("H")]),
     ]

@@ -14,8 +14,9 @@ from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Op
 from mechkit.data.ioi import IOI_NAMES, IOI_TEMPLATES, ioi_positions, ioi_prompts, ioi_reference
 from mechkit.methods.attribution import logit_direction
 from mechkit.network.cache import run
-from mechkit.network.hooks import Edit, edit
+from mechkit.network.hooks import Edit, edit, read
 from mechkit.network.model import LanguageModel
+from mechkit.network.replay import Replay
 from mechkit.network.tiny import tiny_model
 
 Head = tuple[int, int]
@@ -880,11 +881,10 @@ def s_inhibition(lm: LanguageModel, data: Data) -> list[Head]:
     return sorted(candidates, key=lambda head: -drops[head])[:2]
 
 
-def _focus(attention: Tensor, places: Mapping[str, Tensor], mover: Head) -> float:
-    """How much more a head looks at IO than at S1, from END."""
-    rows = range(len(attention))
-    looks = [attention[row][mover] for row in rows]
-    return sum(float(looks[row][places["IO"][row]] - looks[row][places["S1"][row]]) for row in rows) / len(attention)
+def _focus(looks: Float[Tensor, "batch key"], places: Mapping[str, Tensor]) -> float:
+    """How much more one head looks at IO than at S1, from END."""
+    rows = range(len(looks))
+    return sum(float(looks[row, places["IO"][row]] - looks[row, places["S1"][row]]) for row in rows) / len(looks)
 
 
 def _drop(lm: LanguageModel, data: Data, head: Head, mover: Head, *, zeros: bool = False) -> float:
@@ -898,8 +898,16 @@ def _dropped(
     where = _places(lm, prompts, io, subject)
     usual = _seen(lm, fresh)[2].mean(0)[head] * (not zeros)
     place = Edit("z", head[0], lambda old: usual.expand_as(old), head=head[1], position=-1)
-    _, after, _, _ = _look(lm, prompts, place)
-    return _focus(_seen(lm, prompts)[1], where, mover) - _focus(after, where, mover)
+    kept = _kept(lm, prompts)
+    with read(lm, "pattern", mover[0]) as seen:  # nothing changes before END, so nothing else is run again
+        kept.rest(head[0], kept.resid_pre(head[0])[:, -1:], torch.arange(len(prompts)), place)
+    after = seen["pattern", mover[0]][:, mover[1], -1]
+    return _focus(_seen(lm, prompts)[1][:, mover[0], mover[1]], where) - _focus(after, where)
+
+
+@lru_cache(maxsize=8)
+def _kept(lm: LanguageModel, prompts: tuple) -> Replay:
+    return Replay(lm, lm.tokens(list(prompts)))
 
 
 def _inhibit_by(lm: LanguageModel, data: Data, score: Callable[[Head, Head], float], place: str = "S2") -> list[Head]:

@@ -52,7 +52,7 @@ class CircuitExplorer:
     ) -> None:
         self.roles = {role: [tuple(map(int, head)) for head in heads] for role, heads in roles.items() if heads}
         self.places, self.unit = circuit_layout(self.roles), unit
-        self._compute, self._known = compute, {}
+        self._compute, self._known, self._still = compute, {}, False
         self.outside = widgets.ToggleButtons(
             options=[(WHOLE, False), (ALONE, True)],
             description="Keep",
@@ -96,10 +96,15 @@ class CircuitExplorer:
         )
 
     def _all_on(self) -> None:
+        self._still = True  # one answer at the end, not one a switch
         for switch in self.switches.values():
             switch.value = True
+        self._still = False
+        self._draw()
 
     def _draw(self) -> None:
+        if self._still:
+            return
         try:
             now, intact = self.answer(self.off, self.outside.value), self.answer(frozenset(), False)
         except Exception as error:  # a function of the notebook's, which may fail in any way
