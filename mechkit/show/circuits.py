@@ -92,7 +92,7 @@ def circuit_graph(
     halo = [withStroke(linewidth=3, foreground="white")]
     for (layer, head), spot in places.items():
         name = f"L{layer}H{head}"
-        ax.annotate(name, spot, (9, 0), textcoords="offset points", va="center", size=8, zorder=4, path_effects=halo)
+        ax.annotate(name, spot, (7, -9), textcoords="offset points", va="center", size=8, zorder=4, path_effects=halo)
     box = {"boxstyle": "round", "fc": "white", "ec": "#666666"}
     ax.annotate(LOGITS, spots[LOGITS], ha="center", va="center", size=9, weight="bold", zorder=4, bbox=box)
     ax.set_yticks([*rows, len(rows)], [*(f"layer {layer}" for layer in layers), ""])

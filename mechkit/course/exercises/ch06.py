@@ -428,7 +428,11 @@ def _head_of(answer: Callable[..., dict[str, Any]], lm: LanguageModel, data: Dat
     return answer(lm, data)["head"]
 
 
-APART_DOMINANT = (partial(_head_of, dominant_head), *_heads_apart(CONFUSED_DOMINANT))
+APART_DOMINANT = (
+    partial(_head_of, dominant_head),
+    lambda lm, data: _head_of(dominant_head, lm, data)[::-1],
+    *_heads_apart(CONFUSED_DOMINANT),
+)
 
 DOMINANT_HEAD = Exercise(
     id="06_dominant_head",
@@ -542,8 +546,8 @@ def _said_as(lm: LanguageModel, data: Data, *, other: str = "other", head: Calla
 
 CONFUSED_SAID: dict[str, Callable[[LanguageModel, Data], dict[str, float]]] = {
     "not_centred": partial(_said_as, centred=False),
-    "subject_in_both": partial(_said_as, other="subject"),
-    "io_in_both": partial(_said_as, other="io"),
+    # as well as IO in both: the third sentences of a quadruple are the same for either
+    "old_name_in_both": partial(_said_as, other="subject"),
     "first_prompt": partial(_said_as, first=True),
     "wrong_head": partial(_said_as, head=lambda shares: _best(-shares)),
 }
@@ -564,15 +568,10 @@ SAID_ONCE = Exercise(
             CONFUSED_SAID["not_centred"],
         ),
         Mistake(
-            "subject_in_both",
-            "In the `third` prompts somebody else acts. Yours still measures the old subject there; the name at S2 is "
-            "`data['other']`.",
-            CONFUSED_SAID["subject_in_both"],
-        ),
-        Mistake(
-            "io_in_both",
-            "In the `third` prompts yours measures IO, who does not act. The name at S2 there is `data['other']`.",
-            CONFUSED_SAID["io_in_both"],
+            "old_name_in_both",
+            "In the `third` prompts somebody else acts. Yours still measures one of the two old names there; the name "
+            "at S2 is `data['other']`.",
+            CONFUSED_SAID["old_name_in_both"],
         ),
         Mistake("first_prompt", "Yours is the first prompt's. Take the mean over all.", CONFUSED_SAID["first_prompt"]),
         Mistake(
@@ -817,6 +816,11 @@ CONFUSED_NEGATIVE: dict[str, Callable[[LanguageModel, Data], Head]] = {
     "first_prompt": lambda lm, data: _lookers_least(lm, data, "IO", first=True),
 }
 
+
+def _negative_turned(lm: LanguageModel, data: Data) -> Head:
+    return negative_mover(lm, data)[::-1]
+
+
 NEGATIVE_MOVER = Exercise(
     id="06_negative_mover",
     kind="finding",
@@ -824,7 +828,7 @@ NEGATIVE_MOVER = Exercise(
     points=2,
     minutes=8,
     reference=negative_mover,
-    cases=lambda seed: [_real(seed), *_telling(seed, (negative_mover, *CONFUSED_NEGATIVE.values()))],
+    cases=lambda seed: [_real(seed), *_telling(seed, (negative_mover, _negative_turned, *CONFUSED_NEGATIVE.values()))],
     mistakes=(
         Mistake(
             "anywhere",
@@ -855,7 +859,7 @@ NEGATIVE_MOVER = Exercise(
         Mistake(
             "head_first",
             "Yours is (head, layer). Heads are named layer first, as in L5H1.",
-            lambda lm, data: negative_mover(lm, data)[::-1],
+            _negative_turned,
         ),
     ),
     hints=(
@@ -1137,6 +1141,10 @@ def _mover_below(lm: LanguageModel, data: Data) -> bool:
     return min(name_movers(lm, data))[0] < lm.n_layers - 1
 
 
+def _repairer_turned(lm: LanguageModel, data: Data) -> Head:
+    return repairer(lm, data)[::-1]
+
+
 REPAIRER = Exercise(
     id="06_repairer",
     kind="finding",
@@ -1144,7 +1152,10 @@ REPAIRER = Exercise(
     points=2,
     minutes=15,
     reference=repairer,
-    cases=lambda seed: [_real(seed), *_telling(seed, (repairer, *CONFUSED_REPAIR.values()), _mover_below)],
+    cases=lambda seed: [
+        _real(seed),
+        *_telling(seed, (repairer, _repairer_turned, *CONFUSED_REPAIR.values()), _mover_below),
+    ],
     mistakes=(
         Mistake(
             "largest_fall",
@@ -1175,7 +1186,7 @@ REPAIRER = Exercise(
         Mistake(
             "head_first",
             "Yours is (head, layer). Heads are named layer first, as in L5H1.",
-            lambda lm, data: repairer(lm, data)[::-1],
+            _repairer_turned,
         ),
     ),
     hints=(
