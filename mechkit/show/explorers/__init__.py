@@ -3,6 +3,7 @@
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.facts import FactExplorer, FactReading, fact_reading, fact_table
 from mechkit.show.explorers.heads import HeadExplorer, HeadReading, head_table
+from mechkit.show.explorers.circuit import CircuitExplorer, circuit_rows
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
@@ -19,6 +20,7 @@ __all__ = [
     "AnalogyReading",
     "FactExplorer",
     "FactReading",
+    "CircuitExplorer",
     "Gallery",
     "HeadExplorer",
     "HeadReading",
@@ -29,6 +31,7 @@ __all__ = [
     "Steering",
     "SuperpositionExplorer",
     "analogy_table",
+    "circuit_rows",
     "dimensionality_strip",
     "fact_reading",
     "fact_table",
