@@ -73,7 +73,7 @@ _NAMES = {
         "without_sender",
     ),
     "methods.ablation": ("ablate_sweep", "mean", "resample", "zero"),
-    "methods.patching": ("Pair", "patch_sweep", "path_patch"),
+    "methods.patching": ("Pair", "patch_sweep", "patched_logits", "path_patch"),
     "methods.gradients": ("attribution_patch",),
     "data.corpus": ("load_corpus",),
     "data.prompts": ("FACTS", "HIDDEN_FACTS", "VISIBLE_FACTS", "contrast"),
@@ -83,6 +83,7 @@ _NAMES = {
     "data.words": ("OCCUPATIONS", "WORD_PAIRS", "analogy_questions"),
     "data.properties": ("PROPERTIES", "load_property"),
     "data.probe_results": ("ProbeSweep", "load_probe_results", "measure"),
+    "data.patching_results": ("Recipe", "StoredSweep", "load_patch_sweep", "measure_sweep"),
     "show.plots": (
         "attention_map",
         "contribution_bars",
@@ -96,6 +97,7 @@ _NAMES = {
     "show.words": ("share_dots", "word_line", "word_map"),
     "show.explorers.analogy": ("AnalogyExplorer", "AnalogyReading", "analogy_table"),
     "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
+    "show.explorers.patch": ("PatchExplorer", "PatchReading", "patch_reading", "patch_table"),
     "show.explorers.probes": ("ProbeExplorer", "probe_table"),
     "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
     "show.explorers.superposition": (

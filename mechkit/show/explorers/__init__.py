@@ -2,6 +2,7 @@
 
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
+from mechkit.show.explorers.patch import PatchExplorer, PatchReading, patch_reading, patch_table
 from mechkit.show.explorers.probes import ProbeExplorer, probe_table
 from mechkit.show.explorers.steer import SteerExplorer, Steering, steer_lines, steer_table
 from mechkit.show.explorers.superposition import (
@@ -18,6 +19,8 @@ __all__ = [
     "Gallery",
     "LensExplorer",
     "LensReading",
+    "PatchExplorer",
+    "PatchReading",
     "ProbeExplorer",
     "SteerExplorer",
     "Steering",
@@ -28,6 +31,8 @@ __all__ = [
     "gallery_table",
     "lens_reading",
     "lens_table",
+    "patch_reading",
+    "patch_table",
     "probe_table",
     "steer_lines",
     "steer_table",
