@@ -12,7 +12,8 @@ ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
     "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
     " < sweeps < ablation patching < gradients editing < sae",
-    "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties < probe_results patching_results",
+    "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
+    " < probe_results patching_results",
     "show": "captions < style < plots words explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench doctor",

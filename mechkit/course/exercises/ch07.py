@@ -74,7 +74,7 @@ def _telling(seed: int, family: str = "llama") -> dict[str, Any]:
     for attempt in count():
         data = _sentences(random.Random(seed + 1000 * attempt))
         ways = _gaps(lm, _last(lm, data["clean"]), data) - _gaps(lm, _last(lm, data["corrupted"]), data)
-        if ways.mean().abs() > 0.5 and ways.abs().min() > 0.1:
+        if ways.mean().abs() > 0.2 and ways.abs().min() > 0.03:
             return data
 
 
@@ -634,8 +634,8 @@ def _tiny_looks(seed: int) -> dict[str, Any]:
     lm = tiny_model(seed=seed)
 
     def confused(data: dict[str, Any]) -> bool:
-        right = steered_heads(lm, data)
-        return any(found(lm, data) == right for found in LOOKS.values())
+        heads = [tuple(found(lm, data)) for found in (steered_heads, *LOOKS.values())]
+        return len(set(heads)) < len(heads)
 
     drawn = (_looking(random.Random(seed + 1000 * attempt)) for attempt in count())
     return next(data for data in drawn if not confused(data))
@@ -952,7 +952,8 @@ def _estimates(seed: int, truth: Float[Tensor, "layer head"]) -> dict[str, Any]:
     rng, estimate = random.Random(seed), truth.clone()
     large = (truth.abs() >= LARGE).nonzero().tolist()
     by_size = sorted(large, key=lambda place: -abs(float(truth[tuple(place)])))
-    lost = rng.sample(by_size[1:], max(1, len(by_size) // 3))
+    against = [place for place in by_size[1:] if truth[tuple(place)] < 0]
+    lost = [rng.choice(against), rng.choice([place for place in by_size[1:] if place not in against])]
     for place in lost:
         estimate[tuple(place)] *= 0.05 + 0.25 * rng.random()
     estimate[tuple(by_size[0])] *= 0.45

@@ -15,6 +15,7 @@ from torch import Tensor
 from mechkit.show.captions import Table, Twin, number, percent, signed, table_html, table_text, visible
 from mechkit.show.style import show_live
 
+LIKELIEST = 5
 SHADES = 10  # of each sign: cells share their colours, so that a grid of hundreds stays light
 CSS = """<style>
 .mk-patch table{border-collapse:collapse;font:13px/20px var(--jp-ui-font-family,sans-serif);
@@ -65,31 +66,31 @@ def patch_reading(
     ends: dict[str, Float[Tensor, " d_vocab"]],
     labels: Sequence[str],
     *,
+    first: int,
     answers: tuple[int, int],
     name: Callable[[Tensor], Sequence[str]],
-    k: int = 5,
 ) -> PatchReading:
-    """The `k` likeliest tokens after each patch, and the logit difference.
+    """The likeliest tokens after each patch, and the logit difference.
 
     Args:
         logits: As `patched_logits` gives them.
         ends: The logits of the unpatched runs: "corrupted" and "clean".
+        first: The first position at which the two prompts differ.
         answers: The right token and the wrong one.
         name: Turns token ids [id] into strings: `lm.labels`.
     """
-    best = logits.topk(k, dim=-1)
+    best = logits.topk(LIKELIEST, dim=-1)
     names = iter(name(best.indices.flatten()))
-    tokens = [[[next(names) for _ in range(k)] for _ in labels] for _ in range(len(logits))]
+    tokens = [[[next(names) for _ in range(LIKELIEST)] for _ in labels] for _ in range(len(logits))]
     unpatched = {}
     for end, row in ends.items():
-        top = row.softmax(-1).topk(k)
+        top = row.softmax(-1).topk(LIKELIEST)
         unpatched[end] = list(zip(name(top.indices), top.values.tolist(), strict=True))
     right, wrong = answers
-    changed = (logits != ends["corrupted"]).flatten(2).any(-1).any(0)
     return PatchReading(
         list(labels),
         [str(layer) for layer in range(len(logits))],
-        int(changed.int().argmax()) if changed.any() else len(labels) - 1,
+        first,
         tokens,
         (best.values - logits.logsumexp(-1, keepdim=True)).exp(),
         logits[..., right] - logits[..., wrong],
