@@ -25,7 +25,7 @@ CSS = """<style>
 .mk-patch td,.mk-patch th{padding:1px 18px 1px 0;text-align:left!important;white-space:nowrap}
 .mk-patch .mk-cells{overflow-x:auto}
 .mk-patch button{padding:0;margin:0;line-height:17px;font-size:11px;color:black}
-.mk-patch button.mk-here{outline:3px solid var(--jp-ui-font-color1,black);outline-offset:-2px;font-weight:bold}
+.mk-patch button.mk-here{outline:3px solid black!important;outline-offset:-2px;font-weight:bold}
 .mk-patch .widget-label{font-size:11px;line-height:17px;height:17px;margin:0;overflow:visible}
 </style>"""
 

@@ -85,7 +85,7 @@ def moves_by_diff(data):
 
 
 def moves_by_numpy(data):
-    column = np.array(data["recovery"])[:, data["END"]]
+    column = data["recovery"].double().numpy()[:, data["END"]]
     return np.sort(np.argsort(column[1:] - column[:-1])[-2:])
 
 
