@@ -1133,7 +1133,8 @@ CHAPTER = Chapter(
                 "patch only sees what was corrupted.",
             ),
             "moved": Option(
-                "what tells the sentences apart is at the second mention until past the middle, then at the last word",
+                "what tells the two sentences apart is at the second mention until past the middle, then at the last "
+                "word",
                 True,
                 "Below, the state at S2 alone brings the answer back; above, the state at END alone does.",
             ),
