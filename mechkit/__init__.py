@@ -74,7 +74,6 @@ _NAMES = {
     ),
     "methods.phase": ("AttentionOnly", "PhaseRun", "repeating_texts", "train_attention_only"),
     "methods.ablation": ("ablate_sweep", "mean", "resample", "zero"),
-    "methods.patching": ("Pair", "patch_sweep", "path_patch"),
     "methods.circuits": (
         "Circuit",
         "Trial",
@@ -85,6 +84,7 @@ _NAMES = {
         "matched_circuits",
         "minimality",
     ),
+    "methods.patching": ("Pair", "patch_sweep", "patched_logits", "path_patch"),
     "methods.gradients": ("attribution_patch",),
     "methods.tracing": ("NoisyRuns", "Trace", "restore", "subject_positions", "trace"),
     "methods.editing": ("Request", "Rewrite", "key_covariance", "rank_one_update", "rewritten", "subject_key"),
@@ -99,6 +99,7 @@ _NAMES = {
     "data.properties": ("PROPERTIES", "load_property"),
     "data.probe_results": ("ProbeSweep", "load_probe_results", "measure"),
     "data.fact_results": ("by_role", "load_edits", "load_traces", "measure_edit"),
+    "data.patching_results": ("Recipe", "StoredSweep", "load_patch_sweep", "measure_sweep"),
     "show.plots": (
         "attention_map",
         "contribution_bars",
@@ -116,6 +117,7 @@ _NAMES = {
     "show.explorers.heads": ("HeadExplorer", "HeadReading", "head_table"),
     "show.explorers.circuit": ("CircuitExplorer",),
     "show.explorers.lens": ("LensExplorer", "LensReading", "lens_reading", "lens_table"),
+    "show.explorers.patch": ("PatchExplorer", "PatchReading", "patch_reading", "patch_table"),
     "show.explorers.probes": ("ProbeExplorer", "probe_table"),
     "show.explorers.steer": ("SteerExplorer", "Steering", "steer_lines", "steer_table"),
     "show.explorers.superposition": (

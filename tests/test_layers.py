@@ -13,7 +13,7 @@ ROOMS = {
     "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
     " < phase sweeps < ablation patching circuits < gradients tracing < editing < rewriting sae",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
-    " < probe_results counterfacts < fact_results",
+    " < probe_results counterfacts patching_results < fact_results",
     "show": "captions < style < plots words circuits < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench rivals doctor",
