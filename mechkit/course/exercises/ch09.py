@@ -1089,8 +1089,8 @@ EDIT_CONTROL = Exercise(
         'With `each = data["silent_layer"]`: `log_softmax` at `each["token"]` before, and inside '
         '`with mk.rewritten(lm, mk.Rewrite(each["layer"], each["change"])):` after.',
     ),
-    discussion="A control must be able to come out against the claim. The next cells run this one on the real model, "
-    "and it does come out against it.",
+    discussion="A control must be able to come out against the claim. The sweep above ran this one on two facts of the "
+    "real model, and it did come out against it.",
     control=True,
     choice=True,
     tolerance=1e-3,
