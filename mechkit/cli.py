@@ -68,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
     one = _command(commands, progress, "show what you have done", "mechkit progress --json")
     _json(one)
 
+    one = _command(
+        commands, report, "compare what was published, what the model shows, and what you found", "mechkit report 05 06"
+    )
+    one.add_argument("names", metavar="NN", nargs="*", help='such as "04"; every chapter if none is given')
+    one.add_argument("--html", metavar="FILE", type=Path, help="write a page instead")
+    _json(one)
+
     one = _command(commands, build, "make chapters from solutions (in a checkout)", "mechkit build --check 00 04")
     one.add_argument("names", metavar="NAME", nargs="*", help='such as "04"; all if none is given')
     how = one.add_mutually_exclusive_group()
@@ -81,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = _command(commands, bench, "measure how fast something is", "mechkit bench cache --json")
     one.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    one.add_argument("--notebooks", metavar="N", type=int, help="how many are graded (default: 3, for memory 300)")
     _json(one)
     return top
 
@@ -184,6 +192,18 @@ def progress(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    from mechkit.course import report as card
+
+    rows = card.report_rows(options.names or card.NUMBERS)
+    if options.html:
+        options.html.write_text(card.report_html(rows), encoding="utf-8")
+        print(options.html)
+    else:
+        print(json.dumps(card.report_json(rows), indent=1) if options.json else card.report_text(rows))
+    return 0
+
+
 def build(options: argparse.Namespace) -> int:
     from mechkit.course import authoring
 
@@ -206,6 +226,7 @@ def _checkout() -> Path:
 
 def grade(options: argparse.Namespace) -> int:
     """Grade a class; 0 if everybody has a record, whatever it says, 1 if the grader failed on somebody."""
+    from mechkit.grading.reports import printable
     from mechkit.grading.session import grade_paths
 
     records = grade_paths(options)
@@ -213,7 +234,9 @@ def grade(options: argparse.Namespace) -> int:
         print(json.dumps({"out": str(options.out), "records": records}, indent=1))
         return 1 if any(record["status"] == "error" for record in records) else 0
     for record in records:
-        print(f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {record['learner']}")
+        print(
+            f"{record['points']:>6g} of {record['max_points']:g}  {record['status']:18}  {printable(record['learner'])}"
+        )
     levels = ", ".join(sorted({record["isolation"] for record in records}))
     print(f"{len(records)} graded (isolation: {levels}); gradebook, feedback and summary are in {options.out}")
     return 1 if any(record["status"] == "error" for record in records) else 0
@@ -247,17 +270,21 @@ def exercises(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    found = BENCHES[options.name]()
+    given = {} if options.notebooks is None else {"notebooks": options.notebooks}
+    if given and (not options.name.startswith("grading") or options.notebooks < 1):
+        raise ValueError("--notebooks N, at least 1, goes with grading and grading-memory")
+    found = BENCHES[options.name](**given)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0
     for name, value in found.items():
-        for row in value if isinstance(value, list) else [value if isinstance(value, dict) else {name: value}]:
-            print(
-                "  ".join(
-                    f"{key}: {each:.3g}" if isinstance(each, float) else f"{key}: {each}" for key, each in row.items()
-                )
-            )
+        if isinstance(value, list):
+            lines = value
+        else:
+            numbers = value if isinstance(value, dict) else {name: value}
+            lines = [{key: f"{each:.3g}" for key, each in numbers.items()}]
+        for line in lines:
+            print("  ".join(f"{key}: {each}" for key, each in line.items()))
     return 0
 
 
@@ -284,16 +311,23 @@ def _bench_patching() -> dict[str, Any]:
     return patching_ratios()
 
 
-def _bench_grading() -> dict[str, Any]:
+def _bench_grading(notebooks: int = 3) -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
-    return {"ratios": grading_ratios(_checkout())}
+    return {"ratios": grading_ratios(_checkout(), notebooks=notebooks)}
 
 
-BENCHES: dict[str, Callable[[], dict[str, Any]]] = {
+def _bench_grading_memory(notebooks: int = 300) -> dict[str, Any]:
+    from mechkit.grading.bench import grading_memory
+
+    return {"ratios": grading_memory(_checkout(), notebooks=notebooks)}
+
+
+BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "cache": _bench_cache,
     "chapters": _bench_chapters,
     "grading": _bench_grading,
+    "grading-memory": _bench_grading_memory,
     "patching": _bench_patching,
 }
 

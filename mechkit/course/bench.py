@@ -4,15 +4,17 @@ Speed is a ratio to what it is built on, since seconds say as much about the mac
 seconds and megabytes all the same: they are what a learner waits for and what a small machine has.
 """
 
-import json
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
-from nbformat.v4 import new_code_cell
 
 from mechkit.course import authoring
 from mechkit.network.assets import default_model
@@ -22,26 +24,8 @@ from mechkit.network.loading import load_model
 POSITIONS = 15
 ROUNDS = 15
 
-# Linux keeps the peak of all memory (VmHWM) but not of its anonymous part, so a thread looks at that often.
-WATCH = """
-import threading, time
-
-def _memory():
-    lines = [line.split() for line in open("/proc/self/status")]
-    return {words[0]: int(words[1]) for words in lines if words[0] in ("VmHWM:", "RssAnon:")}
-
-def _watch():
-    while True:
-        _peak["anonymous_mb"] = max(_peak["anonymous_mb"], _memory()["RssAnon:"])
-        time.sleep(0.02)
-
-_peak = {"anonymous_mb": 0}
-threading.Thread(target=_watch, daemon=True).start()
-"""
-REPORT = """
-import json
-print(json.dumps({name: kb // 1024 for name, kb in (_peak | {"peak_mb": _memory()["VmHWM:"]}).items()}))
-"""
+LOOK = 0.02  # seconds between two looks at a process
+MB = 2**20
 
 
 def cache_ratio(*, prompts: int = 1, rounds: int = ROUNDS) -> float:
@@ -82,15 +66,45 @@ def _seconds(action: Callable[[], None]) -> float:
 def chapter_cost(solution: Path) -> dict[str, str | int | float]:
     """What a solved chapter takes from start to end: its name, seconds, and megabytes at their peak.
 
-    Anonymous memory is the part that is nobody else's: the weights are mapped from disk and shared.
+    Raises: OSError as `watched_cost`; ValueError if the chapter does not run.
+    """
+    with watched_cost() as cost:
+        authoring.run(authoring.read(solution))
+    return {"chapter": solution.stem, **cost}
 
-    Raises: OSError where there is no /proc to read memory from; ValueError if the chapter does not run.
+
+@contextmanager
+def watched_cost() -> Iterator[dict[str, int | float]]:
+    """What the largest process that is started meanwhile takes: a notebook's kernel. Filled in at the end.
+
+    `seconds` are what passed, `cpu_seconds` what the process worked, which other work on the machine does not change.
+    `anonymous_mb` is the part of `peak_mb` that is nobody else's: the weights are mapped from disk and shared.
+
+    Raises: OSError where the system does not say how much memory is shared.
     """
     if sys.platform != "linux":
-        raise OSError(f"a chapter's memory is read from Linux's /proc; this is {sys.platform}")
-    notebook = authoring.read(solution)
-    notebook.cells = [new_code_cell(WATCH, id="watch"), *notebook.cells, new_code_cell(REPORT, id="report")]
+        raise OSError(f"wanted Linux, which says how much memory is shared; this is {sys.platform}")
+    cost: dict[str, int | float] = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mb": 0, "anonymous_mb": 0}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    memory, times = process.memory_info(), process.cpu_times()
+                    now = {
+                        "cpu_seconds": round(times.user + times.system, 1),
+                        "peak_mb": memory.rss // MB,
+                        "anonymous_mb": (memory.rss - memory.shared) // MB,
+                    }
+                    cost.update({name: max(value, cost[name]) for name, value in now.items()})
+
+    watcher = threading.Thread(target=look, daemon=True)
     start = time.perf_counter()
-    done = authoring.run(notebook)
-    seconds = round(time.perf_counter() - start, 1)
-    return {"chapter": solution.stem, "seconds": seconds, **json.loads(done.cells[-1].outputs[0].text)}
+    watcher.start()
+    try:
+        yield cost
+    finally:
+        ended.set()
+        watcher.join()
+        cost["seconds"] = round(time.perf_counter() - start, 1)

@@ -18,6 +18,7 @@ from mechkit.course.compare import Difference, alike, as_tensor, compare
 from mechkit.course.exercise import MODEL, Exercise, Mistake, Tiny, Words
 from mechkit.course.scope import borrowed, isolate
 from mechkit.methods.words import load_words
+from mechkit.network.model import LanguageModel
 from mechkit.network.tiny import tiny_model
 
 Status = Literal["passed", "failed", "not attempted"]
@@ -110,7 +111,7 @@ def judge_outcomes(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequenc
         if difference is None:
             continue
         mistake = diagnose(exercise, cases, results)
-        message = mistake.sentence if mistake else _sentence(exercise, difference, outcome)
+        message = mistake.sentence if mistake else _sentence(exercise, difference, outcome, case)
         name = mistake.name if mistake else ""
         return Verdict("failed", difference.stage, message, name, results, outcome.printed)
     return Verdict("passed", message=exercise.discussion, results=results)
@@ -139,11 +140,15 @@ def _holds(holds: Callable[..., bool], result: Any, case: tuple) -> bool:
         return False
 
 
-def _sentence(exercise: Exercise, difference: Difference, outcome: Outcome) -> str:
+def _sentence(exercise: Exercise, difference: Difference, outcome: Outcome, case: tuple) -> str:
     if outcome.result is None and outcome.printed:
         return "It prints its result instead of returning it: end with `return`."
     if exercise.kind == "finding" and difference.stage == "values":
-        return f"Yours is {_short(outcome.result)}: not what this model shows."
+        # what was wanted is not said: it is what the learner is to find
+        models = [argument.name for argument in case if isinstance(argument, LanguageModel)]
+        shown = f"what {models[0]} shows" if models else "what these data give"
+        first = f" It first parts at {difference.place}." if difference.place else ""
+        return f"Yours is {_short(outcome.result)}: not {shown}.{first}"
     return difference.sentence
 
 
@@ -188,7 +193,7 @@ def _tiny(wanted: Tiny) -> Any:
 
 def _short(value: Any) -> str:
     try:
-        text = repr(value)
+        text = repr(value.tolist() if isinstance(value, Tensor) and value.ndim < 2 else value)
     except Exception:  # an object of the learner's own making
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -20,10 +20,11 @@ LISTED = 8  # keys that a message lists
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two results part: the stage at which they do, and a sentence."""
+    """Where two results part: the stage at which they do, a sentence, and in what part of a dict or list."""
 
     stage: Stage
     sentence: str
+    place: str = ""
 
 
 def compare(result: Any, expected: Any, tolerance: float) -> Difference | None:
@@ -199,5 +200,5 @@ def _first(parts: Any, tolerance: float) -> Difference | None:
     for place, mine, wanted in parts:
         difference = compare(mine, wanted, tolerance)
         if difference:
-            return Difference(difference.stage, f"At {place}: {difference.sentence}")
+            return Difference(difference.stage, f"At {place}: {difference.sentence}", place + difference.place)
     return None

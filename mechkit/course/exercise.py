@@ -83,6 +83,7 @@ class Exercise:
         hints: At least two; the last is nearly the answer.
         discussion: Said when the check passes.
         tolerance: Relative to the largest expected value.
+        allowance: Why a finding is allowed more than rounding; for the report card.
         properties: Checked before values; `holds(result, *arguments)`.
         teaches: Public names of mechkit that the answer may not call, since they are the answer.
         library: What `lesson.use` hands out until the learner's answer passes (the reference if None).
@@ -101,6 +102,7 @@ class Exercise:
     hints: Sequence[str]
     discussion: str
     tolerance: float = 1e-4
+    allowance: str = ""
     properties: Sequence[Property] = ()
     teaches: Sequence[str] = ()
     library: Callable[..., Any] | None = None

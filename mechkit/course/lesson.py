@@ -245,6 +245,8 @@ def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
     entry["status"] = verdict.status
     if verdict.passed:
         entry["points"] = exercise.worth(entry.get("tries", 0))
+        if exercise.kind == "finding":
+            entry["found"] = _plain(verdict.results[0])  # for the report card
     elif verdict.status == "failed" and not (exercise.choice and verdict.stage in ("running", "type", "shape")):
         # a slip in the code of a choice is not a wrong choice
         entry["tries"] = entry.get("tries", 0) + 1

@@ -7,7 +7,7 @@ tokenizers of the default model and GPT-2, so that a set is one batch.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,18 +107,46 @@ class IOIPrompts:
 
         Raises: ValueError for a name that is more than one token.
         """
-        ids = lm.tokens(self.texts)
-        right, wrong = self.answers(lm)
-        said = ids == wrong[:, None]
-        first = said.int().argmax(1)
-        last = said.shape[1] - 1 - said.flip(1).int().argmax(1)
+        return ioi_positions(lm, self.columns)
+
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The set as plain lists: the sentences, what they are corrupted to, and the names as tokens are written."""
         return {
-            "IO": (ids == right[:, None]).int().argmax(1),
-            "S1": first,
-            "S1+1": first + 1,
-            "S2": last,
-            "END": torch.full_like(last, ids.shape[1] - 1),
+            "prompts": self.texts,
+            "io": [" " + prompt.io for prompt in self.prompts],
+            "subject": [" " + prompt.subject for prompt in self.prompts],
+            "order": [prompt.order for prompt in self.prompts],
+            "third": self.third,
+            "other": [" " + prompt.names[2] for prompt in self.prompts],
+            "fresh": self.fresh,
         }
+
+
+def ioi_positions(lm: LanguageModel, columns: Mapping[str, Sequence[str]]) -> dict[str, Int[Tensor, " batch"]]:
+    """Where each prompt says IO, S1 (the subject, first), S1+1 (what follows it), S2 (again), and END.
+
+    Args:
+        columns: With "prompts", "io" and "subject", as `IOIPrompts.columns` has them.
+    Raises: ValueError for a name that is more than one token, or is not in its prompt.
+    Chapter: 06.
+    """
+    ids = lm.tokens(columns["prompts"])
+    right, wrong = (torch.tensor([[lm.token_id(name)] for name in columns[key]]) for key in ("io", "subject"))
+    for names, said in ((columns["io"], ids == right), (columns["subject"], ids == wrong)):
+        missing = (~said.any(1)).nonzero().flatten().tolist()
+        if missing:
+            prompt = columns["prompts"][missing[0]]
+            raise ValueError(f"wanted a prompt that says{names[missing[0]]}; came {prompt!r}: each needs both names")
+    said = ids == wrong
+    first, last = said.int().argmax(1), said.shape[1] - 1 - said.flip(1).int().argmax(1)
+    return {
+        "IO": (ids == right).int().argmax(1),
+        "S1": first,
+        "S1+1": first + 1,
+        "S2": last,
+        "END": torch.full_like(last, ids.shape[1] - 1),
+    }
 
 
 def ioi_prompts(
@@ -158,3 +186,20 @@ def ioi_prompts(
             for first, second in ((one, two), (two, one)):
                 prompts += [IOIPrompt(template, (first, second, *spare), subject) for subject in (second, first)]
     return IOIPrompts(tuple(prompts))
+
+
+def ioi_reference(
+    count: int = 16, *, template: str = IOI_TEMPLATES[0], names: Sequence[str] = IOI_NAMES, seed: int = 0
+) -> list[str]:
+    """Sentences of one form about three people, none said twice: what is usual there, and no answer to be had.
+
+    Raises: ValueError for a template without its three places, or no sentence.
+    Chapter: 06.
+    """
+    if count < 1 or any(place not in template for place in ("{A}", "{B}", "{S}")):
+        raise ValueError(
+            f"wanted at least one sentence of a template with {{A}}, {{B}} and {{S}}; came {count} of {template!r}"
+        )
+    chance = random.Random(seed)
+    drawn = [chance.sample(list(names), 3) for _ in range(count)]
+    return [template.format(A=first, B=second, S=last) for first, second, last in drawn]

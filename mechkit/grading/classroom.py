@@ -9,7 +9,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,14 @@ class _Run:
         self._failures: list[Exception] = []
 
     def is_done(self, handed: HandedIn, grader: Grader) -> bool:
-        """Whether a learner's record is of the same notebook, chapter and seed."""
+        """Whether a learner's record is of the same notebook, chapter and seed, and came about in the same way."""
         record = self._records.read(handed.learner)
         if not record or record.get("status") not in FINAL:
             return False
         path, note = choose(handed, grader.setting.template)
         setting = grader.setting
         now = {"sha256": digest_of(path), "seed": setting.seed, "template": setting.template.digest, "note": note}
+        now |= {"isolation": setting.level, "limits": asdict(setting.limits)}
         return all(record.get(name) == value for name, value in now.items())
 
     def note(self, handed: HandedIn) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Judge
+from mechkit.grading.process import GRACE, START
 from mechkit.grading.sandbox import Limits
 from mechkit.grading.setting import Setting
 from mechkit.grading.submission import LARGEST, read_template
@@ -61,6 +62,8 @@ class FarGrader:
 
     def __init__(self, client: Any, template: Path, limits: Limits, *, seed: int, required: bool):
         self._client, self._order = client, (template.read_bytes(), limits, seed, required)
+        # a scheduler that is lost answers nothing at all
+        self._seconds = START + len(read_template(template).exercises) * (limits.whole + 3 * GRACE)
         level = self._ask(level_of)
         self.setting = Setting(read_template(template), limits, seed, level)
 
@@ -70,7 +73,8 @@ class FarGrader:
             return self._ask(grade_far, file.read(LARGEST + 1))
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
-        return self._client.submit(function, *self._order, *arguments, pure=False, retries=RETRIES).result()
+        asked = self._client.submit(function, *self._order, *arguments, pure=False, retries=RETRIES)
+        return asked.result(timeout=self._seconds)
 
     def __enter__(self) -> "FarGrader":
         return self

@@ -22,6 +22,7 @@ CANVAS = re.compile(
     r"(?P<name>[^_]+)_(?:LATE_)?(?P<user>\d+)_(?P<file>\d+)_(?P<rest>.+?)(?:-(?P<again>\d+))?\.ipynb", re.I
 )
 MOODLE = re.compile(r"(?P<name>.+)_(?P<user>\d+)_assignsubmission_file_?")
+TAKEN = re.compile(r"^(con|nul|prn|aux|com\d|lpt\d)$|-[0-9a-f]{12}$")  # by Windows; by names that were changed
 IGNORED = re.compile(r"(^|/)(\.|__MACOSX(/|$)|__pycache__(/|$))")
 
 
@@ -87,12 +88,15 @@ def chapter_of(handed: Sequence[HandedIn]) -> str:
 
 
 def safe_name(learner: str) -> str:
-    """A file name for a learner: letters, digits, - and _, with a few more where something is lost."""
+    """A file name for a learner: small letters, digits, - and _ as they are, else with a few of its own at the end.
+
+    No two learners share one, whatever they call themselves, also where capitals are the same as small letters.
+    """
     plain = unicodedata.normalize("NFKD", learner).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-")[:60]
-    if plain and plain == learner and plain.lower() not in ("con", "nul", "prn", "aux"):
+    if plain and plain == learner == learner.lower() and not TAKEN.search(plain):
         return plain
-    digest = hashlib.sha256(learner.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    digest = hashlib.sha256(learner.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{plain or 'learner'}-{digest}"
 
 
@@ -148,7 +152,7 @@ def _zip(path: Path, unpacked: Path) -> Iterator[tuple[str, Path | None]]:
                 raise ValueError(f"wanted a zip of at most {ENTRIES:,} files; {path} has {len(entries):,}")
             wanted = [each for each in entries if not IGNORED.search(each.filename)]
             yield from _unzip(archive, wanted, unpacked)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"wanted a zip of submissions; {path} cannot be read ({error})") from None
 
 

@@ -6,7 +6,6 @@ and a row of its own, and what cannot be judged is worth nothing.
 
 import hashlib
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +15,21 @@ from mechkit.course.answer import Outcome
 from mechkit.course.checks import Verdict
 from mechkit.course.exercise import Exercise
 from mechkit.course.regions import cut
+from mechkit.grading.folders import WorkFolder, sweep
 from mechkit.grading.inside.wire import WireError
 from mechkit.grading.judge import Answered, Judge, Models, needs_model
-from mechkit.grading.sandbox import NAMESPACES, IsolationError, Lent, Limits, Sandbox
+from mechkit.grading.replies import Replies
+from mechkit.grading.sandbox import NAMESPACES, IsolationError, Lent, Limits, Sandbox, SandboxError
 from mechkit.grading.setting import Setting, digest_of, row_of
-from mechkit.grading.submission import Cell, Found, SubmissionError, find_answers, read_cells, read_template
+from mechkit.grading.submission import (
+    Cell,
+    Found,
+    SubmissionError,
+    cells_of,
+    find_answers,
+    read_bytes,
+    read_template,
+)
 
 MESSAGES = 2000  # that one answer may send
 SHOWN = 500
@@ -66,8 +75,11 @@ class Grader:
     ):
         self.template, self.limits = read_template(template), limits
         self.judge = judge or Judge(_draw(seed, "cases"), Models(seed=_draw(seed, "twin")))
-        self._files = tempfile.TemporaryDirectory(prefix="mechkit-grader-", ignore_cleanup_errors=True)
-        self._box = Sandbox(self._lent(), limits, hidden=hidden, strongest=strongest)
+        sweep()
+        self._files = WorkFolder("grader")
+        lent = self._lent()
+        self._box = Sandbox(lent, limits, hidden=hidden, strongest=strongest)
+        self._replies = Replies(self.template.chapter.number, lent, limits)
         self.setting = Setting(self.template, limits, seed, self._box.level)
         if required and self.level != NAMESPACES:
             self.close()
@@ -83,18 +95,21 @@ class Grader:
 
     def grade(self, path: Path) -> dict[str, Any]:
         """The record of one notebook."""
-        started = time.monotonic()
+        started, data = time.monotonic(), None
         try:
-            rows = self._rows(read_cells(path))
+            data = read_bytes(path)  # once: a file may change while it is graded
+            rows = self._rows(cells_of(data))
         except SubmissionError as error:
             record = self.setting.nothing("unreadable", f"The notebook {error}.")
         else:
             record = self.setting.record("graded", "", rows)
-        return record | {"sha256": digest_of(path), "seconds": round(time.monotonic() - started, 2)}
+        digest = digest_of(path) if data is None else hashlib.sha256(data).hexdigest()
+        return record | {"sha256": digest, "seconds": round(time.monotonic() - started, 2)}
 
     def close(self) -> None:
         self._box.close()
-        self._files.cleanup()
+        self._replies.close()
+        self._files.close()
 
     def __enter__(self) -> "Grader":
         return self
@@ -109,7 +124,9 @@ class Grader:
             mine = found[exercise.id]
             try:
                 verdict = self._verdict(exercise, mine, passed, cells)
-            except (WireError, OSError, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+            except SandboxError:
+                raise  # nobody's answer is to blame
+            except Exception as error:  # what no one foresaw, of one answer
                 verdict = Verdict("failed", "grading", f"It could not be judged ({type(error).__name__}).")
             if verdict.passed:
                 passed[exercise.name] = mine.source
@@ -152,6 +169,8 @@ class Grader:
     def _ask(self, exercise: Exercise, task: dict[str, Any]) -> Answered:
         """What came of running an answer in the sandbox."""
         heard = _Heard(exercise)
+        if task["ours"]:
+            self._replies.prepare()
         with self._box.run() as run:
             try:
                 run.channel.send(task)
@@ -175,7 +194,7 @@ class Grader:
         name = str(message["name"])
         if name not in known:
             return {"result": None, "trouble": "no such earlier answer"}
-        return self.judge.call(known[name], list(message["args"]), dict(message["kwargs"]))
+        return self._replies.call(name, list(message["args"]), dict(message["kwargs"]))
 
     def _lent(self) -> Lent:
         if not any(needs_model(exercise) for exercise in self.template.exercises):
@@ -183,7 +202,7 @@ class Grader:
         models, lens = self.judge.models, None
         hints = [hint for exercise in self.template.exercises for hint in exercise.hints]
         if any("affine_lens" in text for text in [*hints, *(cell.source for cell in self.template.cells)]):
-            lens = str(Path(self._files.name) / "lens.safetensors")
+            lens = str(self._files.path / "lens.safetensors")
             models.fit_lens(Path(lens))
         return Lent(models.path, models.seed, lens)
 

@@ -27,7 +27,6 @@ from mechkit.network.assets import default_model
 from mechkit.network.loading import load_model
 from mechkit.network.model import LanguageModel
 
-NUMBERS, WORDS = 2**26, 20_000  # what an answer may ask of an earlier one of ours
 TYPED = (
     "Yours is what the notebook's model shows, but not what this one does: the grader asks on a twin of the model, "
     "with the same output and its heads in another order, and on other prompts. Compute it from the arguments "
@@ -115,17 +114,6 @@ class Judge:
         """What results of this exercise look like, with zeros in place of numbers."""
         with self._lock:
             return _blank(self._ask(exercise).expected(0))
-
-    def call(self, exercise: Exercise, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """What our own answer gives for these arguments, as a reply to who asked for it."""
-        if _size((args, kwargs)) > NUMBERS:
-            return {"result": None, "trouble": f"`{exercise.name}` was called with too much"}
-        with self._lock:
-            model = self._ask(exercise).model or (self.models.twin if _names_model((args, kwargs)) else None)
-            filled = fill(tuple(args), model)
-            named = dict(zip(kwargs, fill(tuple(kwargs.values()), model), strict=True))
-            outcome = run_answer(lambda *each: exercise.ours(*each, **named), filled)
-        return {"result": outcome.result, "trouble": outcome.trouble}
 
     def judge(self, exercise: Exercise, answered: Answered) -> Verdict:
         """The verdict; its message tells nothing of hidden cases and no expected value."""
@@ -253,14 +241,3 @@ def _blank(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_blank(part) for part in value)
     return type(value)() if isinstance(value, bool | int | float | str) else value
-
-
-def _size(value: Any) -> int:
-    """How much there is to work through, roughly in numbers."""
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(_size(part) for part in value.values())
-    if isinstance(value, list | tuple):
-        return sum(map(_size, value)) + len(value)
-    return NUMBERS // WORDS * len(value) if isinstance(value, str) else 1

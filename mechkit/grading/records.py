@@ -13,6 +13,7 @@ from typing import Any
 
 from mechkit.grading.collect import safe_name
 
+WRITING = ".writing-"  # begins the name of a file that is not complete yet
 FAILED = "error"  # of ours: graded again by a run that goes on
 FINAL = ("graded", "unreadable", "nothing handed in")
 
@@ -30,6 +31,8 @@ class Records:
         try:
             (folder / "records").mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder / "records").close()
+            for left in [*folder.glob(f"{WRITING}*"), *folder.glob(f"*/{WRITING}*")]:  # by a run that was killed
+                left.unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(
                 f"wanted to write to {folder}; that failed ({error.strerror}): name another folder"
@@ -66,7 +69,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".", delete=False) as file:
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=WRITING, delete=False) as file:
         file.write(text.encode("utf-8", "replace"))
     try:
         os.chmod(file.name, 0o644)

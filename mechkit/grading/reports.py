@@ -21,7 +21,7 @@ STYLE = (
     "div[role]{margin:.8em 0}"
 )
 BAR, WIDTH = "#0072B2", 160
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the wide ones count too
 Record = dict[str, Any]
 
 
@@ -60,7 +60,7 @@ def gradebook(records: Sequence[Record]) -> str:
 
 def cell_text(text: str) -> str:
     """A text that a spreadsheet shows and does not compute."""
-    text = _printable(text)
+    text = printable(text)
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -102,7 +102,7 @@ def _bar(share: float) -> str:
 def _card(row: Record) -> Card:
     points = f"{row['points']:g} of {row['max_points']:g}"
     status = "not attempted" if row["status"] == "not attempted" else points
-    lines = (_printable(row["message"]), _printable(row["warning"]))
+    lines = (printable(row["message"]), printable(row["warning"]))
     return Card(TONES.get(row["status"], "wrong"), f"{row['name']} · {status}", lines)
 
 
@@ -123,12 +123,12 @@ def _page(title: str, body: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(_printable(text))
+    return html.escape(printable(text))
 
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, but for words between backticks; on one line."""
-    parts = _printable(text).replace("\n", " ").split("`")
+    parts = printable(text).replace("\n", " ").split("`")
     shown = [re.sub(r"([\\*_{}\[\]()#+!|<>~&])", r"\\\1", part) for part in parts[::2]]
     code = [f"`{part}`" for part in parts[1::2]]
     if len(parts) % 2 == 0:  # the last backtick has no partner
@@ -136,6 +136,6 @@ def _plain(text: str) -> str:
     return "".join(piece for pair in zip(shown, [*code, ""], strict=False) for piece in pair)
 
 
-def _printable(text: str) -> str:
-    """Without control characters, half characters and what turns the reading direction."""
+def printable(text: str) -> str:
+    """A text without control characters, half characters and what turns the reading direction."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "\ufffd", text)

@@ -2,32 +2,33 @@
 
 The strongest isolation that the system offers is taken, and named:
 - "namespaces" (Linux): own users, network, processes and files; only Python, its packages and the model are there.
+- "process as nobody" (Linux without user namespaces, for root): as below, with the rights of the user "nobody".
 - "process" (Linux without user namespaces): own session, folder and limits; what it leaves running is ended.
 - "time only" (elsewhere): a fresh process with a time limit, and what limits the system knows.
 """
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from huggingface_hub import constants
 
+from mechkit.grading.folders import WorkFolder
 from mechkit.grading.inside.wire import Channel
+from mechkit.grading.process import GRACE, START, last_word, start, stop
 
 PACKAGE = Path(__file__).parents[1]
-NAMESPACES, PROCESS, TIME_ONLY = "namespaces", "process", "time only"
+NAMESPACES, NOBODY, PROCESS, TIME_ONLY = "namespaces", "process as nobody", "process", "time only"
+READY = {b"ready\n": False, b"ready as nobody\n": True}
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/localtime")
 COURSE = ("__init__.py", "answer.py", "compare.py", "exercise.py", "scope.py")
-START, GRACE = 180, 15
 BOOT = """
 import json, sys
 config = json.loads(sys.stdin.buffer.readline())
@@ -47,10 +48,15 @@ ENDINGS = {
     12: "It started too many processes or threads and was stopped.",
 }
 CRASHED = "It crashed the process it ran in."
+ONE_NOBODY = threading.Lock()  # whoever is "nobody" may end what else is
 
 
 class IsolationError(ValueError):
     """The isolation that was asked for is not to be had on this system."""
+
+
+class SandboxError(ValueError):
+    """There is no process to run an answer in, which is no fault of the answer's."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,13 @@ class Sandbox:
         limits: What one answer may take.
         hidden: Folders that no answer may see, such as the other submissions.
         strongest: Take no stronger isolation than this; for tests.
-    Raises: ValueError if its server does not start.
+    Raises: SandboxError if its server does not start.
     """
 
     def __init__(self, lent: Lent, limits: Limits, *, hidden: Sequence[Path] = (), strongest: str = NAMESPACES):
         self._lent, self.limits, self._hidden = lent, limits, [str(each.absolute()) for each in hidden]
-        self._folder = Path(tempfile.mkdtemp(prefix="mechkit-sandbox-"))
+        self._work = WorkFolder("sandbox")
+        self._folder = self._work.path
         self._tree = _plant(self._folder / "tree")
         self._server: subprocess.Popen | None = None
         self._control: socket.socket | None = None
@@ -103,15 +110,23 @@ class Sandbox:
 
     @contextlib.contextmanager
     def run(self) -> Iterator["Run"]:
-        """A process that waits for one task; it has ended when the block ends, which is when `ending` is known."""
+        """A process that waits for one task; it has ended when the block ends, which is when `ending` is known.
+
+        Raises: SandboxError if there is none to be had.
+        """
         if self._closed:
-            raise ValueError("wanted a process to run an answer in; the sandbox is closed")
+            raise SandboxError("wanted a process to run an answer in; the sandbox is closed")
+        with ONE_NOBODY if self.level == NOBODY else contextlib.nullcontext():
+            yield from self._run()
+
+    def _run(self) -> Iterator["Run"]:
         ours, theirs = socket.socketpair()
         run = Run(Channel(ours, self.limits.whole + GRACE))
         process = None
         try:
             if self.level == TIME_ONLY:
-                process = self._start(theirs, None, once=True)
+                once = asdict(self.limits) | {"seconds": self.limits.whole}
+                process = start(BOOT, self._config() | {"once": once}, theirs, self._folder)
             else:
                 self._lend(theirs)
             theirs.close()
@@ -125,7 +140,7 @@ class Sandbox:
         """End the server and remove its folder; what runs in it comes to nothing."""
         self._closed = True
         self._stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._work.close()
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -139,23 +154,26 @@ class Sandbox:
         for level in levels[levels.index(strongest) if strongest in levels else len(levels) :]:
             self.level = level
             if self._serve():
-                return level
+                return self.level
         return TIME_ONLY
 
     def _serve(self) -> bool:
         ours, theirs = socket.socketpair()
-        jail = self._jail() if self.level == NAMESPACES else None
-        self._server, self._control = self._start(theirs, jail, once=False), ours
+        config = self._config() | {"jail": self._jail() if self.level == NAMESPACES else None}
+        self._server, self._control = start(BOOT, config, theirs, self._folder), ours
         theirs.close()
         ours.settimeout(START)
         with contextlib.suppress(OSError):
-            if ours.recv(16) == b"ready\n":
+            said = ours.recv(64)
+            if said in READY:
+                if self.level != NAMESPACES:
+                    self.level = NOBODY if READY[said] else PROCESS
                 ours.settimeout(self.limits.whole + 2 * GRACE)
                 return True
-        said = (self._folder / "log").read_text(errors="replace").strip().splitlines()
         self._stop()
         if self.level != NAMESPACES:
-            raise ValueError(f"wanted a process to run answers in; it did not start: {said[-1] if said else 'no word'}")
+            word = last_word(self._folder)
+            raise SandboxError(f"wanted a process to run answers in; it did not start: {word}")
         return False
 
     def _lend(self, theirs: socket.socket) -> None:
@@ -169,7 +187,7 @@ class Sandbox:
                 return
             self._stop()
             self._serve()
-        raise ValueError("wanted a process to run an answer in; the server does not take it")
+        raise SandboxError("wanted a process to run an answer in; the server does not take it")
 
     def _end_of(self, process: subprocess.Popen | None) -> int:
         if process is not None:
@@ -178,32 +196,14 @@ class Sandbox:
             except subprocess.TimeoutExpired:
                 return 10
             finally:
-                _end(process)
+                stop(process)
         with contextlib.suppress(OSError, ValueError):
             return int(self._control.recv(16))
         self._stop()  # it hangs or is gone; the next answer gets a new one
         return 13
 
-    def _start(self, end: socket.socket, jail: dict | None, *, once: bool) -> subprocess.Popen:
-        shared = sys.platform == "win32"
-        config = {"tree": str(self._tree), "jail": jail} | asdict(self._lent)
-        config["once"] = asdict(self.limits) | {"seconds": self.limits.whole} if once else None
-        config["descriptor"] = None if shared else end.fileno()
-        with open(self._folder / "log", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", BOOT],
-                cwd=self._folder,
-                env=_environment(self._folder),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                pass_fds=[] if shared else [end.fileno()],
-                start_new_session=not shared,
-            )
-        # not as an argument, which the answers' processes could read
-        with contextlib.suppress(OSError), process.stdin as pipe:
-            pipe.write(json.dumps(config).encode() + b"\n" + (end.share(process.pid) if shared else b""))
-        return process
+    def _config(self) -> dict:
+        return {"tree": str(self._tree), "jail": None, "once": None} | asdict(self._lent)
 
     def _jail(self) -> dict:
         root = self._folder / "root"
@@ -226,7 +226,7 @@ class Sandbox:
         if self._control is not None:
             self._control.close()
         if self._server is not None:
-            _end(self._server)
+            stop(self._server)
 
 
 class Run:
@@ -241,25 +241,9 @@ class Run:
         return ENDINGS.get(self.code, CRASHED)
 
 
-def _end(process: subprocess.Popen) -> None:
-    """End a process and, where it leads a session, all that is in it."""
-    with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
-    quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
-    return kept | quiet | {"HOME": str(folder), "TMPDIR": str(folder), "HF_HUB_CACHE": constants.HF_HUB_CACHE}
-
-
 def _is_library(path: str) -> bool:
     """Whether an entry of sys.path is where packages are installed, not a checkout or a working folder."""
-    return path.endswith(("site-packages", "dist-packages")) and os.path.isdir(path)
+    return path.endswith(("site-packages", "dist-packages")) and Path(path).is_dir()
 
 
 def _plant(tree: Path) -> Path:
@@ -274,4 +258,6 @@ def _plant(tree: Path) -> Path:
     for path in (PACKAGE / "grading" / "inside").glob("*.py"):
         text = path.read_text(encoding="utf-8").replace("mechkit.grading.inside", "inside")
         (tree / "inside" / path.name).write_text(text, encoding="utf-8")
+    for path in (tree, *tree.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # whoever runs an answer, and whatever the umask, reads it
     return tree

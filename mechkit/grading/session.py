@@ -1,7 +1,6 @@
 """One call of `mechkit grade`: everything that can be said beforehand is said before anything runs."""
 
 import contextlib
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from mechkit.grading.classroom import Wishes, grade_class
 from mechkit.grading.cluster import Cluster
 from mechkit.grading.collect import HandedIn, chapter_of, collect
 from mechkit.grading.exports import Sheet, gradescope, read_sheet
+from mechkit.grading.folders import WorkFolder, sweep
 from mechkit.grading.grade import Grader
 from mechkit.grading.records import write_json
 from mechkit.grading.sandbox import Limits
@@ -29,8 +29,12 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
     """
     if options.jobs < 1 or options.seconds <= 0:
         raise ValueError("wanted at least one job and some seconds for it; give --jobs and --seconds above 0")
-    with tempfile.TemporaryDirectory(prefix="mechkit-unpacked-", ignore_cleanup_errors=True) as unpacked:
-        handed = _handed(options, Path(unpacked))
+    if options.fill and (options.fill.name == "gradebook.csv" or _lies_in(options.fill, options.out)):
+        taken = options.out / options.fill.name
+        raise ValueError(f"wanted to write {taken}, which is taken: give the export another name or folder")
+    sweep()
+    with WorkFolder("unpacked") as unpacked:
+        handed = _handed(options, unpacked)
         template = _template(options, handed)
         learners = [each.learner for each in handed]
         sheet = read_sheet(options.fill, learners, options.column) if options.fill else None
@@ -41,12 +45,16 @@ def grade_paths(options: Namespace) -> list[dict[str, Any]]:
                 resume=options.resume,
                 required=options.require_isolation,
                 limits=Limits(seconds=options.seconds, whole=2 * options.seconds + 10),
-                hidden=(*options.paths, Path(unpacked)),
+                hidden=(*options.paths, unpacked),
             )
             told = {"told": lambda record: bar.update(), "open_grader": opened}
             records = grade_class(handed, template, options.out, wishes, **told)
     _export(options, records, sheet)
     return records
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().parent == folder.resolve()
 
 
 @contextlib.contextmanager

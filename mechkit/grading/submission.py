@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mechkit.course.exercises import find_chapter
 
 LARGEST = 64 * 2**20
 MOST_CELLS = 20_000
+MOST_PARTS = 1_000_000  # of its JSON: each takes a hundred times its size in memory
 LONGEST = 200_000  # characters of one answer
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -73,8 +75,12 @@ class Template:
 
     def is_ours(self, cell: Cell) -> bool:
         """Whether a cell is one of the chapter's own that asks for no answer."""
+        return cell.source.strip() in self._ours
+
+    @cached_property
+    def _ours(self) -> set[str]:
         asked = {exercise.id for exercise in self.chapter.exercises}
-        return any(each.source.strip() == cell.source.strip() for each in self.cells if each.grade_id not in asked)
+        return {each.source.strip() for each in self.cells if each.grade_id not in asked}
 
 
 @dataclass(frozen=True)
@@ -163,15 +169,34 @@ def read_cells(path: Path) -> list[Cell]:
 
     Raises: SubmissionError if it is too large, or not a notebook.
     """
+    return cells_of(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file.
+
+    Raises: SubmissionError if it is too large, or cannot be read.
+    """
     try:
         size = path.stat().st_size
         if size > LARGEST:
             raise SubmissionError(f"has {size:,} bytes; at most {LARGEST:,} are read: clear its outputs")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(LARGEST)  # it may have grown by now
     except OSError as error:
         raise SubmissionError(f"cannot be read ({error.strerror})") from None
+
+
+def cells_of(data: bytes) -> list[Cell]:
+    """The cells of a notebook that has been read.
+
+    Raises: SubmissionError if it is not a notebook.
+    """
     if not data.strip():
         raise SubmissionError("is empty")
+    parts = data.count(b"{") + data.count(b"[")
+    if parts > MOST_PARTS:
+        raise SubmissionError(f"has {parts:,} parts; at most {MOST_PARTS:,} are read: clear its outputs")
     try:
         notebook = json.loads(_decoded(data))
     except (ValueError, RecursionError):

@@ -93,6 +93,7 @@ def ablate_sweep(
     site: str = "z",
     over: Sequence[str] = ("layer", "head"),
     seed: int | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Sweep:
     """Knock out every cell in turn: `change` of the result is what the metric gains (negative: loses).
 
@@ -102,11 +103,13 @@ def ablate_sweep(
         reference: Other prompts of the same length, whose mean at each position is put in; None puts in zeros.
         site, over: As for `patch_sweep`.
         seed: Put in the values of one reference prompt drawn at random, not the mean.
+        layers: Knock out in these only, which costs less; elsewhere the change is 0 since nothing is changed.
     Raises: ValueError as `patch_sweep` does, or if the reference prompts are not as long.
     Chapter: 05.
     """
+    own = base.values(site)
     if reference is None:
-        values = {layer: torch.zeros_like(value) for layer, value in base.values(site).items()}
+        values = {layer: torch.zeros_like(value) for layer, value in own.items()}
     elif reference.tokens.shape[1] != base.tokens.shape[1]:
         raise ValueError(
             f"wanted reference prompts of {base.tokens.shape[1]} tokens, as the run has; came prompts of "
@@ -114,6 +117,8 @@ def ablate_sweep(
         )
     else:
         values = {layer: _stand_ins(held, len(base.tokens), seed) for layer, held in reference.values(site).items()}
+    if layers is not None:
+        values = own | {layer: values[layer] for layer in layers}
     return sweep(base, values, metric, site=site, over=over)
 
 

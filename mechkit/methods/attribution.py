@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mechkit.network.cache import Cache, run
 from mechkit.network.model import LanguageModel
 
 SITES = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+ROWS = 16  # prompts at once: all their logits are held
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def direct_logit_attribution(
     the logit (tests/methods/test_attribution.py).
 
     Args:
-        prompts: Texts or token ids, of any lengths; each is run by itself.
+        prompts: Texts or token ids, of any lengths; those of one length run together.
         towards: One token id a prompt, whose logit is shared out.
         against: If given, the difference `towards - against` is shared out.
         position: Where the logit is read.
@@ -75,24 +76,74 @@ def direct_logit_attribution(
         raise ValueError(
             f"wanted one token for each of {len(prompts)} prompts; came {len(towards)}: pass a list of ids"
         )
-    pairs = zip(prompts, towards, against or [None] * len(towards), strict=True)
-    each = [_shares(lm, prompt, token, other, position) for prompt, token, other in pairs]
-    return Attribution(*(torch.cat([getattr(one, part.name) for one in each], -1) for part in fields(Attribution)))
+    ids = [lm.tokens(prompt)[0] for prompt in prompts]
+    batches = _batches([len(row) for row in ids])
+    each = []
+    for rows in batches:
+        others = None if against is None else [against[row] for row in rows]
+        each.append(
+            _shares(lm, torch.stack([ids[row] for row in rows]), [towards[row] for row in rows], others, position)
+        )
+    back = torch.tensor([row for rows in batches for row in rows]).argsort()
+    return Attribution(
+        *(torch.cat([getattr(one, part.name) for one in each], -1)[..., back] for part in fields(Attribution))
+    )
 
 
-def _shares(lm: LanguageModel, prompt: str | Tensor, token: int, other: int | None, position: int) -> Attribution:
-    _, cache = run(lm, prompt, sites=SITES)
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of equal lengths together, a few at a time."""
+    found: list[list[int]] = []
+    for length in sorted(set(lengths)):
+        places = [place for place, each in enumerate(lengths) if each == length]
+        found += [places[start : start + ROWS] for start in range(0, len(places), ROWS)]
+    return found
+
+
+def written_logits(
+    lm: LanguageModel, prompts: Sequence[str] | Tensor, head: tuple[int, int], tokens: Sequence[int]
+) -> Float[Tensor, "batch token"]:
+    """How far one head moves the logit of each of these tokens directly, in nats, after the last token of a prompt.
+
+    A head moves all names alike as well: compare with the mean over many.
+
+    Args:
+        prompts: Of one length.
+        head: (layer, head).
+        tokens: Ids.
+    Raises: ValueError for a layer that the model lacks.
+    Chapter: 06.
+    """
+    layer, number = head
+    _, cache = run(lm, prompts, sites=SITES, layers=sorted({int(layer), lm.n_layers - 1}))
+    write = _layer_writes(lm, cache, layer, -1)[0][:, number]
+    final = cache["resid_post", lm.n_layers - 1][:, -1]
+    columns = lm.W_U[:, list(tokens)].T
+    return torch.stack(
+        [_dot(write, logit_direction(lm.final_norm, final, each.expand_as(final))) for each in columns], 1
+    )
+
+
+def _shares(
+    lm: LanguageModel,
+    ids: Int[Tensor, "batch pos"],
+    towards: Sequence[int],
+    against: Sequence[int] | None,
+    position: int,
+) -> Attribution:
+    _, cache = run(lm, ids, sites=SITES)
     final = cache["resid_post", lm.n_layers - 1][:, position]
-    column = lm.W_U[:, token] - (0 if other is None else lm.W_U[:, other])
-    direction = logit_direction(lm.final_norm, final, column[None])
-    writes = [_layer_writes(lm, cache, layer, position) for layer in range(lm.n_layers)]
     nothing = _nothing(lm)
+    column, constant = lm.W_U[:, list(towards)].T, nothing[list(towards)]
+    if against is not None:
+        column, constant = column - lm.W_U[:, list(against)].T, constant - nothing[list(against)]
+    direction = logit_direction(lm.final_norm, final, column)
+    writes = [_layer_writes(lm, cache, layer, position) for layer in range(lm.n_layers)]
     return Attribution(
         embed=_dot(cache["resid_pre", 0][:, position], direction),
         heads=torch.stack([torch.einsum("bhd,bd->hb", heads, direction) for heads, _ in writes]),
         attn_bias=torch.stack([_dot(bias, direction) for _, bias in writes]),
         mlps=torch.stack([_dot(cache["mlp_out", i][:, position], direction) for i in range(lm.n_layers)]),
-        constant=nothing[[token]] - (0 if other is None else nothing[other]),
+        constant=constant,
     )
 
 

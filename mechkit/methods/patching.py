@@ -81,6 +81,30 @@ def patch_sweep(
     return replace(swept, source=score(metric, logits_of(pair.lm, source.final[:, -1])))
 
 
+def patched_logits(pair: Pair, *, prompt: int = 0, noising: bool = False) -> Float[Tensor, "layer pos d_vocab"]:
+    """What the model would say after one prompt, for each layer and position whose stream is patched.
+
+    The logits after the last token; of one prompt alone, since those of many would fill the memory.
+
+    Args:
+        prompt: Which of the pair's prompts.
+        noising: As for `patch_sweep`.
+    Chapter: 07.
+    """
+    base, source = (pair.clean, pair.corrupted) if noising else (pair.corrupted, pair.clean)
+    places = (base.tokens[prompt] != source.tokens[prompt]).nonzero()
+    first = int(places[0]) if len(places) else base.tokens.shape[1]
+    unchanged = logits_of(pair.lm, base.final[[prompt], -1])
+    result = unchanged.expand(pair.lm.n_layers, base.tokens.shape[1], -1).clone()
+    row = torch.arange(base.tokens.shape[1] - first)
+    for layer in range(pair.lm.n_layers if len(row) else 0):
+        stream = base.resid_pre(layer)[prompt, first:].repeat(len(row), 1, 1)
+        stream[row, row] = source.resid_pre(layer)[prompt, first:]
+        final = base.rest(layer, stream, torch.full_like(row, prompt))
+        result[layer, first:] = logits_of(pair.lm, final[:, -1])[:, 0]
+    return result
+
+
 def path_patch(
     pair: Pair,
     metric: Metric,

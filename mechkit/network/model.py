@@ -161,6 +161,10 @@ class LanguageModel:
         bias = self._projection(layer, 3).bias
         return torch.zeros(self.d_model, device=self.hf.device) if bias is None else bias
 
+    def W_out(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """The MLP's last matrix: `mlp_post @ W_out`, plus a bias where there is one, is what the MLP gives."""
+        return _matrix(self.module(self.family.places["mlp_post"].path, layer))
+
     def _projection(self, layer: int, which: int) -> nn.Module:
         return self.module(f"{self.family.attention}.{self.family.projections[which]}", layer)
 

@@ -44,17 +44,23 @@ def signed_map(
 
 @styled
 def probability_map(
-    values: Float[Tensor, "row column"], labels: Labels, *, ax: Axes | None = None, title: str = ""
+    values: Float[Tensor, "row column"],
+    labels: Labels,
+    *,
+    unit: str = "probability",
+    ax: Axes | None = None,
+    title: str = "",
 ) -> Axes:
     """Probabilities, or any share, as a map on the one scale from 0 to 1.
 
     Args:
         labels: Both axes with a label for each row and column, rows first, as for `signed_map`.
+        unit: What the shares are, where they are no probabilities: "mean attention".
     """
     array = _matrix("probability_map", values, labels)
     ax = _draw_map(array, labels, style.PROBABILITY, (0, 1), ax)
-    _finish_map(ax, "probability", title)
-    return describe(ax, *captions.caption_map(array, labels, "probability"))
+    _finish_map(ax, unit, title)
+    return describe(ax, *captions.caption_map(array, labels, unit))
 
 
 @styled
@@ -172,13 +178,8 @@ def contribution_bars(
         names.append(f"all {len(order) - top} others")
         lengths = np.append(lengths, array[order[top:]].sum())
     ax = ax or new_axes(6.4, 0.9 + 0.22 * len(names))
-    _draw_bars(
-        ax,
-        names,
-        lengths,
-        np.where(lengths < 0, style.NEGATIVE, style.POSITIVE),
-        [signed(x) for x in lengths],
-    )
+    colors = np.where(lengths < 0, style.NEGATIVE, style.POSITIVE)
+    _draw_bars(ax, names, lengths, colors, [signed(x) for x in lengths])
     ax.axvline(0, color="#666666", lw=0.8)
     ax.margins(x=0.14)
     ax.set_xlabel(f"{unit}, in all {signed(array.sum())}")

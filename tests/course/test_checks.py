@@ -10,16 +10,7 @@ import torch
 from mechkit.course.checks import Surroundings, check, diagnose
 from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny, Words
 from mechkit.course.scope import imports_of
-
-
-def spread(x, base):
-    mean = sum(x.tolist()) / len(x)
-    return torch.stack([base + (value - mean) ** 2 for value in x])
-
-
-def _cases(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(4, generator=generator), 0.0), (torch.randn(6, generator=generator), 1.0)]
+from tests.invented import spread, spread_cases
 
 
 def _refuses(x, base):
@@ -33,7 +24,7 @@ SPREAD = Exercise(
     points=2.0,
     minutes=5,
     reference=spread,
-    cases=_cases,
+    cases=spread_cases,
     mistakes=(
         Mistake("raises", "never met", _refuses),
         Mistake("nothing", "never met either", lambda x, base: None),
@@ -169,7 +160,7 @@ def test_a_mistake_that_agrees_on_the_first_case_alone_is_not_met(notebook):
 
 def test_a_mistake_that_goes_wrong_in_any_way_is_never_met():
     for results in ([None, None], [torch.zeros(4), torch.zeros(6)]):
-        assert diagnose(SPREAD, _cases(0), results) is None
+        assert diagnose(SPREAD, spread_cases(0), results) is None
 
 
 def test_a_property_is_asked_of_the_numbers_however_they_are_written(notebook):
@@ -284,7 +275,15 @@ def test_a_finding_is_computed_on_tiny_models(notebook):
 
 def test_a_typed_finding_is_shown_but_not_corrected(notebook):
     verdict = judge(notebook, "def widest(lm): return 10 ** 6", WIDEST, "widest")
-    assert verdict.message == "Yours is 1000000: not what this model shows."
+    assert verdict.message == "Yours is 1000000: not what tiny llama shows."
+
+
+def test_a_finding_of_parts_says_which_part_differs_and_not_what_was_wanted(notebook):
+    exercise = replace(WIDEST, reference=lambda x: {"size": 3, "name": "a"}, cases=lambda seed: [(1,)], mistakes=())
+    verdict = judge(notebook, 'def widest(x): return {"size": 3, "name": "b"}', exercise, "widest")
+    assert verdict.message == (
+        "Yours is {'size': 3, 'name': 'b'}: not what these data give. It first parts at ['name']."
+    )
 
 
 def test_the_lessons_model_stands_in_for_itself(notebook):
@@ -294,7 +293,7 @@ def test_the_lessons_model_stands_in_for_itself(notebook):
 
 
 def test_a_seed_draws_other_cases(notebook):
-    source = returning(f"{RIGHT} if float(x[0]) in {[float(case[0][0]) for case in _cases(0)]} else x")
+    source = returning(f"{RIGHT} if float(x[0]) in {[float(case[0][0]) for case in spread_cases(0)]} else x")
     notebook.run("import torch\n" + source)
     verdicts = [check(SPREAD, notebook["spread"], Surroundings({}, {}, notebook), seed).status for seed in (0, 1)]
     assert verdicts == ["passed", "failed"]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mechkit.data.ioi import IOI_NAMES, IOI_TEMPLATES, ioi_prompts
+from mechkit.data.ioi import IOI_NAMES, IOI_TEMPLATES, ioi_positions, ioi_prompts, ioi_reference
 from mechkit.methods.metrics import logit_difference
 from mechkit.network.assets import default_model
 from mechkit.network.cache import run
@@ -72,3 +72,39 @@ def test_the_default_model_names_the_indirect_object():
     swapped = logit_difference(run(lm, prompts.swapped, sites=())[0][:, -1:], right, wrong)
     assert (clean > 0).float().mean() > 0.9
     torch.testing.assert_close(swapped.mean(), -clean.mean(), atol=1e-3, rtol=0)  # by the counterbalancing alone
+
+
+def test_a_set_as_lists_holds_the_sentences_and_the_names_as_tokens():
+    prompts = ioi_prompts(2, seed=3)
+    columns = prompts.columns
+    assert columns["prompts"] == prompts.texts
+    assert columns["third"] == prompts.third
+    assert columns["fresh"] == prompts.fresh
+    for text, io, subject, order in zip(*(columns[key] for key in ("prompts", "io", "subject", "order")), strict=True):
+        assert text.count(subject) == 2
+        assert text.count(io) == 1
+        assert (text.index(io) < text.index(subject)) == (order == "ABBA")
+    assert all(other in text for other, text in zip(columns["other"], columns["third"], strict=True))
+
+
+def test_positions_are_found_for_any_columns_and_a_missing_subject_is_said(tiny):
+    columns = {"prompts": [" Mary and John went and John gave to"], "io": [" Mary"], "subject": [" John"]}
+    row = tiny.tokens(columns["prompts"])[0]
+    found = {name: int(at) for name, at in ioi_positions(tiny, columns).items()}
+    assert row[found["IO"]] == tiny.token_id(" Mary")
+    assert row[found["S1"]] == row[found["S2"]] == tiny.token_id(" John")
+    assert found["S1"] < found["S2"]
+    assert found["S1+1"] == found["S1"] + 1
+    assert found["END"] == len(row) - 1
+    with pytest.raises(ValueError, match=r"wanted a prompt that says Tom; came .* each needs both names"):
+        ioi_positions(tiny, columns | {"subject": [" Tom"]})
+
+
+def test_reference_sentences_name_three_people():
+    sentences = ioi_reference(5, seed=1)
+    assert sentences == ioi_reference(5, seed=1)
+    assert len(set(sentences)) == 5
+    for sentence in sentences:
+        assert len([word for word in sentence.replace(",", "").split() if word in IOI_NAMES]) == 3
+    with pytest.raises(ValueError, match="wanted at least one sentence"):
+        ioi_reference(0)

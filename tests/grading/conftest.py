@@ -11,10 +11,12 @@ import torch
 
 from mechkit.course import exercises
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Tiny
+from mechkit.grading import replies
 from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Judge, Models
 from mechkit.grading.sandbox import Limits
 from mechkit.network.tiny import tiny_model
+from tests.invented import spread, spread_cases
 
 
 def _has_namespaces():
@@ -29,16 +31,6 @@ def _has_namespaces():
 needs_namespaces = pytest.mark.skipif(not _has_namespaces(), reason="this system gives no namespaces")
 
 LIMITS = Limits(seconds=1.5, whole=4, memory=512 * 2**20, files=8 * 2**20, processes=16)
-
-
-def spread(x, base):
-    mean = sum(x.tolist()) / len(x)
-    return torch.stack([base + (value - mean) ** 2 for value in x])
-
-
-def _cases(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(4, generator=generator), 0.0), (torch.randn(6, generator=generator), 1.0)]
 
 
 def loud_head(lm):
@@ -62,11 +54,14 @@ def _made(name, kind, reference, cases, mistakes, **more):
     )
 
 
+# two that no notebook asks for, and an answer may call
+PATIENT = _made("patient", "code", lambda n: sum(1 for _ in range(n)), lambda seed: [(3,)], {})
+GREEDY = _made("greedy", "code", lambda n: float(torch.ones(n).sum()), lambda seed: [(3,)], {})
 SPREAD = _made(
     "spread",
     "code",
     spread,
-    _cases,
+    spread_cases,
     {"no_mean": lambda x, base: base + x**2, "no_base": lambda x, base: (x - x.mean()) ** 2},
     teaches=("var",),
 )
@@ -74,7 +69,7 @@ DOUBLE = _made(
     "double",
     "code",
     lambda x, base: 2 * spread(x, base),
-    _cases,
+    spread_cases,
     {"single": spread, "half": lambda x, base: spread(x, base) / 2},
 )
 WIDEST = _made(
@@ -91,7 +86,7 @@ LOUD_HEAD = _made(
     lambda seed: [(MODEL,)],
     {"reversed": lambda lm: loud_head(lm)[::-1], "first": lambda lm: (0, 0)},
 )
-CHAPTER = Chapter("99", "an invented chapter", (SPREAD, DOUBLE, WIDEST, LOUD_HEAD), Claim({}, {}, {}))
+CHAPTER = Chapter("99", "an invented chapter", (PATIENT, GREEDY, SPREAD, DOUBLE, WIDEST, LOUD_HEAD), Claim({}, {}, {}))
 
 ANSWERS = {
     "spread": "def spread(x, base):\n    return base + (x - x.mean()) ** 2",
@@ -145,11 +140,18 @@ def graded_record(learner="ann", **fields):
     return base | fields
 
 
+def add_chapter(patch):
+    patch.setattr(exercises, "NUMBERS", (*exercises.NUMBERS, "99"))
+    patch.setitem(sys.modules, "mechkit.course.exercises.ch99", SimpleNamespace(CHAPTER=CHAPTER))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def chapter():
+    """The invented chapter is one of the course's, also in the process that answers calls of earlier exercises."""
+    line = "from tests.grading.conftest import add_chapter, pytest; add_chapter(pytest.MonkeyPatch())\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exercises, "NUMBERS", (*exercises.NUMBERS, "99"))
-        patch.setitem(sys.modules, "mechkit.course.exercises.ch99", SimpleNamespace(CHAPTER=CHAPTER))
+        add_chapter(patch)
+        patch.setattr(replies, "BOOT", replies.BOOT.replace("main(config)", f"{line}main(config)"))
         yield CHAPTER
 
 

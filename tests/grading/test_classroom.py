@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mechkit.grading.classroom import Wishes, grade_class
 from mechkit.grading.collect import collect
 from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Judge
-from tests.grading.conftest import LIMITS, cells, stubs, text
+from tests.grading.conftest import LIMITS, cell, cells, mark, stubs, text
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -138,27 +139,41 @@ def test_a_folder_that_cannot_be_written_to_is_said_first(run, tmp_path):
         run(tmp_path / "out")
 
 
+def test_going_on_under_another_limit_begins_anew(run, submitted, tmp_path):
+    for path in submitted.glob("[b-y]*.ipynb"):
+        path.unlink()
+    run(tmp_path / "out")
+    again = []
+    run(tmp_path / "out", again.append, resume=True)
+    assert again == []
+    run(tmp_path / "out", again.append, resume=True, limits=replace(LIMITS, seconds=2.0))
+    assert sorted(record["learner"] for record in again) == ["ann", "hal", "zoe"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_the_command_killed_with_its_whole_family_goes_on(tmp_path):
-    for name in ("ann", "bob", "cyn"):
-        folder = tmp_path / "in" / name
-        folder.mkdir(parents=True)
-        (folder / "x.ipynb").write_bytes((ROOT / "solutions" / "00_start_here.ipynb").read_bytes())
-    command = [sys.executable, "-m", "mechkit.cli", "grade", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, start_new_session=True, cwd=ROOT)
-    until = time.monotonic() + 300
-    while time.monotonic() < until and "graded" not in _statuses(tmp_path / "out"):
-        time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, cwd=ROOT, check=True)
-    records = json.loads(done.stdout)["records"]
-    assert [record["points"] for record in records] == [23.0] * 3
-    assert len({record["seed"] for record in records}) == 1
+def test_the_command_killed_with_its_whole_family_again_and_again_comes_to_the_same_gradebook(tmp_path):
+    (tmp_path / "in").mkdir()
+    source = ["def cosine(a, b):\n    return a @ b / (a.norm() * b.norm())", "def cosine(a, b):\n    return a @ b"]
+    for number in range(9):
+        made = [cell("import torch", id="setup"), cell(source[number % 2], metadata=mark("00_cosine"))]
+        (tmp_path / "in" / f"learner{number}.ipynb").write_text(text(made))
+    (tmp_path / "t.ipynb").write_text(text([cell("import torch", id="setup"), cell("", metadata=mark("00_cosine"))]))
+    command = [sys.executable, "-m", "mechkit.cli", "grade", str(tmp_path / "in"), "--seed", "7", "--resume"]
+    command += ["--template", str(tmp_path / "t.ipynb"), "--out"]
+    for moment in (1, 5):
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], start_new_session=True, cwd=ROOT)
+        until = time.monotonic() + 300
+        while time.monotonic() < until and _statuses(tmp_path / "killed").count("graded") < moment:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / folder)], capture_output=True, cwd=ROOT, check=True)
+    killed, whole = ((tmp_path / folder / "gradebook.csv").read_bytes() for folder in ("killed", "whole"))
+    assert killed == whole
+    assert whole.count(b"graded") == 9
+    assert not list((tmp_path / "killed").rglob(".*"))
 
 
 def _statuses(out):
-    found = []
-    for path in out.glob("records/*.json"):
-        found.append(json.loads(path.read_text())["status"])
-    return found
+    return [json.loads(path.read_text())["status"] for path in out.glob("records/*.json")]

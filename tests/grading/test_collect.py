@@ -144,8 +144,19 @@ def test_a_broken_file_in_a_zip_is_one_learners_trouble(tmp_path):
     assert bob.notebooks[0].read_text() == text(cells())
 
 
-def test_a_broken_zip_is_said_to_be_one(tmp_path):
-    (tmp_path / "in.zip").write_bytes(b"PK\x03\x04 nothing")
+def _with_a_name_that_is_no_text(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Ω.ipynb", text(cells()))
+    path.write_bytes(path.read_bytes().replace("Ω".encode(), b"\xff\xfe"))
+
+
+def _broken(path):
+    path.write_bytes(b"PK\x03\x04 nothing")
+
+
+@pytest.mark.parametrize("make", [_broken, _with_a_name_that_is_no_text])
+def test_a_broken_zip_is_said_to_be_one(tmp_path, make):
+    make(tmp_path / "in.zip")
     with pytest.raises(ValueError, match="cannot be read"):
         collect([tmp_path / "in.zip"], tmp_path / "u")
 
@@ -166,6 +177,13 @@ def test_a_learners_file_is_named_safely(learner):
     assert name.replace("-", "").replace("_", "").isalnum()
     assert len(name) < 80
     assert name != safe_name(learner + "x")
+
+
+@pytest.mark.parametrize("learner", ["ann lee", "Ann_Lee", "ann_lee "])
+def test_nobody_can_take_a_name_that_stands_for_somebody_else(learner):
+    name = safe_name(learner)
+    assert safe_name(name) != name
+    assert name.lower() != safe_name("ann_lee").lower()
 
 
 def test_a_plain_name_stays_and_similar_ones_stay_apart():

@@ -13,6 +13,8 @@ import pytest
 from mechkit import cli
 from mechkit.course.regions import MARKER
 from mechkit.grading.handout import lay_out
+from mechkit.network.assets import default_model
+from tests.grading import conftest
 
 ROOT = Path(__file__).parents[2]
 NAME = "00_start_here"
@@ -50,6 +52,50 @@ def test_gradescopes_autograder_is_packed(tmp_path, capsys, monkeypatch):
     assert not [name for name in names if "solutions" in name or "__pycache__" in name]
     assert cli.main(["export", "gradescope", str(path), "04"]) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+STANDS_FOR_PYTHON = """#!/bin/sh
+# `python3.11 -m venv FOLDER` without the network: this environment's Python, and the course that was packed
+test "$1 $2" = "-m venv" || exit 1
+mkdir -p "$3/bin" "$3/lib/python3.11/site-packages/mechkit"
+printf '#!/bin/sh\\ntest -f "$2/pyproject.toml" && test -f "$2/README.md"\\n' > "$3/bin/pip"
+printf '#!/bin/sh\\nPYTHONPATH=@ROOT@/source/course exec @PYTHON@ -m mechkit.cli "$@"\\n' > "$3/bin/mechkit"
+chmod +x "$3/bin/pip" "$3/bin/mechkit"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Gradescope's containers are Linux")
+def test_gradescopes_scripts_run_as_they_are_packed(tmp_path, monkeypatch):
+    """In a scratch folder instead of a container: only paths change, and what needs a network is stood in for."""
+    monkeypatch.chdir(ROOT)
+    root, programs = tmp_path / "autograder", tmp_path / "programs"
+    assert cli.main(["export", "gradescope", str(tmp_path / "autograder.zip"), "00"]) == 0
+    with zipfile.ZipFile(tmp_path / "autograder.zip") as archive:
+        archive.extractall(root / "source")
+    for name in ("submission", "results", "cache"):
+        (root / name).mkdir()
+    (root / "cache").rmdir()
+    (root / "cache").symlink_to(default_model().parent)
+    programs.mkdir()
+    python = STANDS_FOR_PYTHON.replace("@ROOT@", str(root)).replace("@PYTHON@", sys.executable)
+    for name, script in {"apt-get": "#!/bin/sh\n", "python3.11": python}.items():
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    solved = {"cosine": "def cosine(a, b):\n    return a @ b / (a.norm() * b.norm())"}
+    answer = conftest.cell(solved["cosine"], metadata=conftest.mark("00_cosine"))
+    (root / "submission" / "my notebook.ipynb").write_text(conftest.text([answer]))
+    for name in ("setup.sh", "run_autograder"):
+        script = (root / "source" / name).read_text().replace("/autograder", str(root))
+        (tmp_path / name).write_text(script.replace("/tmp/graded", str(tmp_path / "graded")))
+        environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        command = ["sh", str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    results = json.loads((root / "results" / "results.json").read_text())
+    assert [each["name"] for each in results["tests"] if each["status"] == "passed"] == ["cosine"]
+    assert results["score"] == sum(each["score"] for each in results["tests"]) > 0
+    assert (root / "source").stat().st_mode & 0o077 == 0, "answers that run as nobody find none of ours"
 
 
 @pytest.mark.parametrize("names", [[], ["00", "04"]])

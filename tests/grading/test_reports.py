@@ -37,7 +37,7 @@ def test_feedback_says_what_was_reached_and_what_to_do():
     assert "## ✗ spread · 0 of 2\n\nWrong." in feedback_markdown(record())
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "\uff1d1+1"])
 def test_a_spreadsheet_computes_nothing(text):
     assert cell_text(text).startswith(("'", "\ufffd"))
     (head, line) = csv.reader(io.StringIO(gradebook([record(text)])))

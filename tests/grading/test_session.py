@@ -43,6 +43,12 @@ def test_a_class_is_graded_by_the_chapter_that_its_notebooks_are_of(quick, submi
     assert "2 graded (isolation: namespaces); gradebook" in said
 
 
+def test_a_learners_name_gives_a_terminal_no_orders(quick, submitted, tmp_path, capsys):
+    (submitted / "ann.ipynb").rename(submitted / "\x1b[2Jann.ipynb")
+    assert cli.main(["grade", str(submitted), "--out", str(tmp_path / "out")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_json_is_all_that_is_printed(quick, submitted, tmp_path, capsys):
     assert cli.main(["grade", str(submitted), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert [each["learner"] for each in json.loads(capsys.readouterr().out)["records"]] == ["ann", "bob"]
@@ -59,6 +65,7 @@ WRONG = {
     "no such chapter": (["IN", "--chapter", "42"], "wanted chapter '42' to grade by; there are 99_invented"),
     "a template that is none": (["IN", "--template", "OTHER"], "wanted a chapter's notebook as template"),
     "a roster that does not match": (["IN", "--fill", "SHEET", "--column", "x"], "has no row for 1 of 2 learners"),
+    "an export that would be overwritten": (["IN", "--fill", "gradebook.csv"], "give the export another name"),
     "no job": (["IN", "--jobs", "0"], "at least one job"),
     "nothing for Gradescope": (["nowhere", "--gradescope", "results.json"], "there is no nowhere"),
 }

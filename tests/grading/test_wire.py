@@ -1,21 +1,25 @@
 """What crosses to and from a learner's process: values, and nothing that runs."""
 
+import contextlib
+import itertools
 import json
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from mechkit.course.compare import compare
 from mechkit.course.exercise import MODEL, Tiny
-from mechkit.grading.inside.wire import HEAD, Channel, Opaque, WireError
+from mechkit.grading.inside.wire import HEAD, TEXT, Channel, Opaque, WireError
 
 
 @pytest.fixture
 def ends():
-    pair = [Channel(end, seconds=2, limit=2**22) for end in socket.socketpair()]
+    pair = [Channel(end, seconds=3, limit=2**23) for end in socket.socketpair()]
     yield pair
     for each in pair:
         each.end.close()
@@ -101,6 +105,7 @@ def test_what_has_no_end_is_cut_off(ends):
     assert isinstance(came, list)
 
 
+COLLIDING = ",".join(f"[{number * (2**61 - 1)}, 0]" for number in range(20_000))
 BODIES = {
     "no JSON": b"{",
     "a bare list": b"[1]",
@@ -110,6 +115,8 @@ BODIES = {
     "no pairs": b'{"dict": [1]}',
     "unhashable": b'{"dict": [[{"list": []}, 1]]}',
     "deep": b'{"list": [' * 10_000,
+    "keys that collide": f'{{"dict": [{COLLIDING}]}}'.encode(),
+    "more than anybody reads": b'{"list": [' + b"0," * 1_000_000 + b"0]}",
 }
 
 
@@ -124,6 +131,41 @@ def test_a_message_that_is_too_large_is_not_read(ends):
     ends[0].end.sendall(HEAD.pack(2**40, 0))
     with pytest.raises(WireError, match="at most"):
         ends[1].receive()
+
+
+def test_text_is_bounded_more_closely_than_tensors(ends):
+    ends[0].end.sendall(HEAD.pack(TEXT + 1, 0))
+    with pytest.raises(WireError, match="what is not in tensors"):
+        ends[1].receive()
+
+
+def test_a_crowd_of_empty_tensors_is_not_read(ends):
+    body, names = b'{"tensor": "0"}', {str(i): torch.zeros(0) for i in range(20_000)}
+    bulk = save(names)
+    threading.Thread(target=ends[0].end.sendall, args=(HEAD.pack(len(body), len(bulk)) + body + bulk,)).start()
+    with pytest.raises(WireError, match="cannot be read"):
+        ends[1].receive()
+
+
+def test_who_sends_without_end_is_stopped_in_time(ends):
+    receiver, started = Channel(ends[1].end, seconds=0.3), time.monotonic()
+
+    def flood():
+        with contextlib.suppress(OSError):
+            while True:
+                ends[0].end.sendall((HEAD.pack(1, 0) + b"1") * 1000)
+
+    threading.Thread(target=flood, daemon=True).start()
+    with pytest.raises(WireError, match="in time"):
+        all(receiver.receive() == 1 for _ in itertools.count())
+    assert time.monotonic() - started < 3
+
+
+def test_who_takes_nothing_is_not_waited_for(ends):
+    sender, started = Channel(ends[0].end, seconds=0.3), time.monotonic()
+    with pytest.raises(OSError, match="timed out"):
+        sender.send(torch.zeros(2**22))
+    assert time.monotonic() - started < 3
 
 
 def test_broken_tensors_are_an_error(ends):

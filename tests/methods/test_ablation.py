@@ -168,3 +168,11 @@ def test_reference_prompts_of_another_length_cannot_be_swept():
     lm = tiny_model()
     with pytest.raises(ValueError, match="wanted reference prompts of 6 tokens, as the run has; came prompts of 5"):
         ablate_sweep(Replay(lm, some_tokens(2)), last_gap, reference=Replay(lm, some_tokens(2, length=5)))
+
+
+def test_a_sweep_of_some_layers_leaves_the_others_as_they_are():
+    lm = tiny_model()
+    base = Replay(lm, some_tokens(2))
+    everywhere, some = ablate_sweep(base, last_gap), ablate_sweep(base, last_gap, layers=[1])
+    assert torch.equal(some.change[1], everywhere.change[1])
+    assert (some.change[[0, 2]] == 0).all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mechkit.methods.attribution import direct_logit_attribution
+from mechkit.methods.attribution import direct_logit_attribution, written_logits
 from mechkit.network.cache import run
 from mechkit.network.sites import FAMILIES
 from mechkit.network.tiny import tiny_model
@@ -54,3 +54,12 @@ def test_shares_sum_to_the_logit_of_the_default_model(default_model):
     shares = direct_logit_attribution(default_model, [prompt], [paris])
     logit = run(default_model, prompt, sites=())[0][0, -1, paris]
     assert float(shares.total) == pytest.approx(float(logit), abs=1e-4)
+
+
+def test_what_one_head_writes_towards_tokens_is_its_share_of_each_logit(tiny):
+    prompts = ["The capital of France is", "The capital of Spain is"]
+    tokens = [tiny.token_id(" Paris"), tiny.token_id(" Rome"), 5]
+    found = written_logits(tiny, prompts, (1, 2), tokens)
+    for column, token in enumerate(tokens):
+        expected = direct_logit_attribution(tiny, prompts, [token] * 2).heads[1, 2]
+        assert torch.allclose(found[:, column], expected, atol=1e-4)

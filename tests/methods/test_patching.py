@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mechkit.methods import sweeps
-from mechkit.methods.patching import Pair, patch_sweep, path_patch
+from mechkit.methods.patching import Pair, patch_sweep, patched_logits, path_patch
 from mechkit.methods.sweeps import SITES, WITH_HEADS
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, chosen, edit
@@ -98,6 +98,15 @@ def test_noising_starts_where_denoising_ends(pair):
     there, back = (patch_sweep(pair, gap, noising=noising) for noising in (False, True))
     assert torch.equal(there.base, back.source)
     assert torch.equal(there.source, back.base)
+
+
+@pytest.mark.parametrize("noising", [False, True])
+def test_what_is_said_after_each_patch_is_what_the_sweep_scores(tokens, tiny, noising):
+    pair = Pair(tiny, *tokens)
+    swept = patch_sweep(pair, gap, noising=noising)
+    for prompt in range(3):  # the last pair is equal: nothing to patch
+        logits = patched_logits(pair, prompt=prompt, noising=noising)
+        torch.testing.assert_close(logits[..., 3] - logits[..., 4], swept.values[..., prompt], rtol=1e-4, atol=2e-5)
 
 
 def test_an_interrupted_sweep_keeps_what_was_done(pair, capsys):

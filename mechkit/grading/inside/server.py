@@ -5,6 +5,7 @@ socket, one line of JSON with the answer's own socket attached, and says in one 
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -13,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from mechkit.data.corpus import load_corpus
 from mechkit.grading.inside import jail
 from mechkit.grading.inside.child import answer
+from mechkit.grading.inside.family import BROKEN, ENDED, TIME, descendants, end_all, exit_code, fork, wait, watch
 from mechkit.grading.inside.twin import permute_heads
 from mechkit.grading.inside.wire import Channel
 from mechkit.methods.affine import AffineLens, keep_affine_lens
@@ -32,9 +33,6 @@ from mechkit.network.loading import load_model
 if sys.platform != "win32":
     import resource
 
-ENDED, TIME, MEMORY, PROCESSES, BROKEN = 0, 10, 11, 12, 13
-POLL = 0.02
-THREADS = 256
 KEPT = ("PATH", "LANG", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
 
@@ -67,14 +65,17 @@ def serve(control: socket.socket, model: Any, *, jailed: bool) -> None:
     """Fork for each request until the other end is gone."""
     if sys.platform == "linux":
         jail.prctl(jail.SUBREAPER, 1)
+    nobody = not jailed and _may_be_nobody()
+    own = functools.partial(_in_folder, nobody=nobody)
     with contextlib.suppress(ConnectionError):
-        control.sendall(b"ready\n")
+        control.sendall(b"ready as nobody\n" if nobody else b"ready\n")
         while True:
             message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
             if not message:
                 return
             limits, end = json.loads(message), socket.socket(fileno=descriptors[0])
-            code = (_in_jail if jailed else _in_folder)(end, limits, model)
+            gone = functools.partial(_is_gone, control)
+            code = (_in_jail if jailed else own)(end, limits, model, gone)
             control.sendall(f"{code}\n".encode())
 
 
@@ -85,16 +86,26 @@ def answer_once(end: socket.socket, limits: dict, model: Any) -> None:
         os.chdir(os.path.dirname(folder))
 
 
-def _in_jail(end: socket.socket, limits: dict, model: Any) -> int:
+def _is_gone(control: socket.socket) -> bool:
+    """Whether the grader has been killed: nobody holds the other end."""
+    try:
+        return not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _in_jail(end: socket.socket, limits: dict, model: Any, gone: Callable[[], bool]) -> int:
     def first() -> int:
         jail.begin_job()
-        return _exit_code(_fork(lambda: watched(), end))
+        return exit_code(fork(lambda: watched(), end))
 
     def watched() -> int:
         jail.prctl(jail.PDEATHSIG, signal.SIGKILL)
         jail.furnish(limits["files"] // 2**20)
-        child = _fork(lambda: confined(), end)
-        return _watch(
+        child = fork(lambda: confined(), end)
+        return watch(
             child, lambda: [int(each) for each in os.listdir("/proc") if each.isdigit() and each != "1"], limits
         )
 
@@ -103,27 +114,51 @@ def _in_jail(end: socket.socket, limits: dict, model: Any) -> int:
         _answer(end, limits, model, jail.HOME)
         return ENDED
 
-    outer = _fork(first, None)
+    outer = fork(first, None)
     end.close()
-    code = _wait(outer, limits["seconds"] + 10)
+    code = wait(outer, limits["seconds"] + 10, gone)
+    if code is None:  # it watches no longer; its end is the end of all that it started
+        os.kill(outer, signal.SIGKILL)
+        wait(outer, 10)
     return TIME if code is None else code
 
 
-def _in_folder(end: socket.socket, limits: dict, model: Any) -> int:
+def _in_folder(end: socket.socket, limits: dict, model: Any, gone: Callable[[], bool], *, nobody: bool) -> int:
     folder = tempfile.mkdtemp(prefix="answer")
+    if nobody:
+        os.chown(folder, jail.NOBODY, jail.NOBODY)
 
     def confined() -> int:
         os.setsid()
+        if nobody:
+            jail.become_nobody()
+        if sys.platform == "linux":
+            jail.prctl(jail.NO_NEW_PRIVS, 1)
         _answer(end, limits, model, folder)
         return ENDED
 
-    child = _fork(confined, None)
+    child = fork(confined, None)
     end.close()
     try:
-        return _watch(child, _descendants, limits)
+        return watch(child, descendants, limits, gone)
     finally:
-        _end_all(child)
+        end_all(child)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _may_be_nobody() -> bool:
+    """Whether answers can be run with the rights of nobody: root may, where Python is everybody's to read."""
+    if sys.platform != "linux" or os.getuid() != 0:
+        return False
+    os.chmod(os.environ["TMPDIR"], 0o711)  # to pass through, not to list
+    folders = [path for path in sys.path if os.path.isdir(path)]
+
+    def tried() -> int:
+        jail.become_nobody()
+        seen = [os.access(path, os.X_OK | os.R_OK) for path in folders]
+        return ENDED if os.access(os.environ["TMPDIR"], os.X_OK) and all(seen) else BROKEN
+
+    return wait(fork(tried, None), 10) == ENDED
 
 
 def _answer(end: socket.socket, limits: dict, model: Any, folder: str) -> None:
@@ -153,13 +188,9 @@ def _close_others(kept: set[int]) -> None:
 
 
 def _limit(limits: dict) -> None:
-    used = 0
-    with contextlib.suppress(OSError):
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
-        used = int(pages) * resource.getpagesize()
+    bound_memory(limits["memory"])
     seconds = int(limits["seconds"]) + 1
     wanted = {
-        "RLIMIT_AS": used + limits["memory"] if used else resource.RLIM_INFINITY,
         "RLIMIT_CPU": seconds,
         "RLIMIT_FSIZE": limits["files"],
         "RLIMIT_NOFILE": 256,
@@ -167,106 +198,16 @@ def _limit(limits: dict) -> None:
         "RLIMIT_CORE": 0,
     }
     for name, value in wanted.items():
-        with contextlib.suppress(ValueError, OSError, AttributeError):  # not on this system
-            resource.setrlimit(getattr(resource, name), (value, value))
+        _set_limit(name, value)
 
 
-# processes ----------------------------------------------------------------------------------------------------
-
-
-def _fork(run: Callable[[], int], end: socket.socket | None) -> int:
-    """The id of a fork that runs `run`; our copy of its socket is closed."""
-    child = os.fork()
-    if child:
-        if end is not None:
-            end.close()
-        return child
-    code = BROKEN
-    try:
-        if sys.platform == "linux":
-            jail.prctl(jail.PDEATHSIG, signal.SIGKILL)
-        code = run()
-    finally:
-        os._exit(code)
-
-
-def _watch(child: int, listed: Callable[[], list[int]], limits: dict) -> int:
-    """Wait for a process, and end it once it, with what it started, takes more than it may."""
-    until = time.monotonic() + limits["seconds"]
-    start = _measure([child])[0]
-    while time.monotonic() < until:
-        code = _wait(child, POLL)
-        if code is not None:
-            return code
-        processes = listed()
-        memory, threads = _measure(processes)
-        if memory > limits["memory"] + start * max(1, len(processes)):
-            return MEMORY
-        if len(processes) > limits["processes"] or threads > THREADS:
-            return PROCESSES
-    return TIME
-
-
-def _measure(processes: list[int]) -> tuple[int, int]:
-    """Bytes of memory that are these processes' own, and their threads."""
-    memory = threads = 0
-    for each in processes:
-        with contextlib.suppress(OSError, ValueError):  # gone by now
-            for line in Path(f"/proc/{each}/status").read_text(encoding="utf-8").splitlines():
-                if line.startswith(("RssAnon:", "RssShmem:")):
-                    memory += 1024 * int(line.split()[1])
-                elif line.startswith("Threads:"):
-                    threads += int(line.split()[1])
-    return memory, threads
-
-
-def _wait(child: int, seconds: float) -> int | None:
-    """How a process ended; None if it is still running after that time."""
-    until = time.monotonic() + seconds
-    pause = 0.001
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return _code(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(pause)
-        pause = min(POLL, 2 * pause)
-
-
-def _exit_code(child: int) -> int:
-    return _code(os.waitpid(child, 0)[1])
-
-
-def _code(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 100 - code
-
-
-def _descendants() -> list[int]:
-    """Every process under the server, orphans included, since it is their reaper."""
-    found, waiting = [], [os.getpid()]
-    while waiting:
-        process = waiting.pop()
-        with contextlib.suppress(OSError):
-            for file in Path(f"/proc/{process}/task").glob("*/children"):
-                children = [int(each) for each in file.read_text(encoding="ascii").split()]
-                found += children
-                waiting += children
-    return found
-
-
-def _end_all(child: int) -> None:
+def bound_memory(extra: int) -> None:
+    """Let this process have so many bytes beyond what it has now, where the system can say what that is."""
     with contextlib.suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
-    for _ in range(200):
-        left = _descendants()
-        for each in left:
-            with contextlib.suppress(OSError):
-                os.kill(each, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not left:
-            return
-        time.sleep(0.01)
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+        _set_limit("RLIMIT_AS", int(pages) * resource.getpagesize() + extra)
+
+
+def _set_limit(name: str, value: int) -> None:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # not on this system
+        resource.setrlimit(getattr(resource, name), (value, value))

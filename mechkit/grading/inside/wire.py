@@ -19,8 +19,9 @@ from torch import Tensor
 from mechkit.course.exercise import MODEL, Tiny, Words
 
 HEAD = struct.Struct(">QQ")
-DEPTH, ITEMS, NAME = 40, 2_000_000, 80
-LIMIT = 512 * 2**20
+DEPTH, ITEMS, NAME = 40, 200_000, 80  # of what is no tensor
+KEYS = 2_000  # of a dict or a set: with keys that were made to collide, each costs as much as all before it
+LIMIT, TEXT, HEADER = 64 * 2**20, 4 * 2**20, 2**20  # bytes of all messages, of one's JSON, of its tensors' names
 
 
 class WireError(ValueError):
@@ -47,11 +48,12 @@ class Channel:
     def send(self, message: Any) -> None:
         """Send a value.
 
-        Raises: OSError if the other end is gone.
+        Raises: OSError if the other end is gone, or does not take it before the time is up.
         """
         tensors: dict[str, Tensor] = {}
         body = json.dumps(_Packer(tensors).pack(message, 0)).encode()
         bulk = save(tensors) if tensors else b""
+        self._watch_the_time()
         self.end.sendall(HEAD.pack(len(body), len(bulk)) + body)
         self.end.sendall(bulk)
 
@@ -64,9 +66,11 @@ class Channel:
         self._left -= body + bulk
         if self._left < 0:
             raise WireError(f"wanted at most {self._limit:,} bytes; came {self._limit - self._left:,}")
+        if body > TEXT:
+            raise WireError(f"wanted at most {TEXT:,} bytes of what is not in tensors; came {body:,}")
         text, data = self._exactly(body), self._exactly(bulk)
         try:
-            return _unpack(json.loads(text), load(data) if data else {})
+            return _Unpacker(_tensors(data)).unpack(json.loads(text))
         except Exception as error:  # whatever a hostile message does to a parser
             raise WireError(f"wanted a message; came one that cannot be read ({type(error).__name__})") from None
 
@@ -74,8 +78,7 @@ class Channel:
         parts = bytearray()
         while len(parts) < count:
             try:
-                if self._until is not None:
-                    self.end.settimeout(max(0.01, self._until - time.monotonic()))
+                self._watch_the_time()
                 part = self.end.recv(min(count - len(parts), 2**20))
             except TimeoutError:
                 raise WireError("wanted an answer in time; none came") from None
@@ -85,6 +88,14 @@ class Channel:
                 raise EOFError
             parts += part
         return bytes(parts)
+
+    def _watch_the_time(self) -> None:
+        """Bound the next step by the time that is left, also for one who sends without end."""
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.end.settimeout(left)
 
 
 class _Packer:
@@ -146,27 +157,49 @@ def _opaque(value: Any) -> dict:
     return {"other": name}
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        if isinstance(value, list):
-            raise ValueError("a bare list is no message")
-        return value
-    ((tag, inside),) = value.items()
-    match tag:
-        case "model":
-            return MODEL
-        case "tiny":
-            return Tiny(int(inside[0]), str(inside[1]), int(inside[2]))
-        case "words":
-            return Words(None if inside is None else int(inside))
-        case "tensor":
-            return tensors[inside]
-        case "array":
-            return tensors[inside].numpy()
-        case "list" | "tuple" | "set":
-            return {"list": list, "tuple": tuple, "set": set}[tag](_unpack(part, tensors) for part in inside)
-        case "dict":
-            return {_unpack(key, tensors): _unpack(part, tensors) for key, part in inside}
-        case "other":
-            return type(re.sub(r"\W", "_", str(inside))[:NAME] or "object", (Opaque,), {})()
-    raise ValueError(f"no such tag: {tag}")
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    if not data:
+        return {}
+    if int.from_bytes(data[:8], "little") > HEADER:
+        raise ValueError("so many tensors are no answer")
+    return load(data)
+
+
+class _Unpacker:
+    """Reads a message back, which may be of a learner's making: bounded in everything that could take long."""
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        self.tensors, self.items = tensors, 0
+
+    def unpack(self, value: Any) -> Any:
+        self.items += 1
+        if self.items > ITEMS:
+            raise ValueError("too much")
+        if not isinstance(value, dict):
+            if isinstance(value, list):
+                raise ValueError("a bare list is no message")
+            return value
+        ((tag, inside),) = value.items()
+        return self._unpack(tag, inside)
+
+    def _unpack(self, tag: str, inside: Any) -> Any:
+        if tag in ("set", "dict") and len(inside) > KEYS:
+            raise ValueError("too many keys")
+        match tag:
+            case "model":
+                return MODEL
+            case "tiny":
+                return Tiny(int(inside[0]), str(inside[1]), int(inside[2]))
+            case "words":
+                return Words(None if inside is None else int(inside))
+            case "tensor":
+                return self.tensors[inside]
+            case "array":
+                return self.tensors[inside].numpy()
+            case "list" | "tuple" | "set":
+                return {"list": list, "tuple": tuple, "set": set}[tag](self.unpack(part) for part in inside)
+            case "dict":
+                return {self.unpack(key): self.unpack(part) for key, part in inside}
+            case "other":
+                return type(re.sub(r"\W", "_", str(inside))[:NAME] or "object", (Opaque,), {})()
+        raise ValueError(f"no such tag: {tag}")

@@ -1,0 +1,151 @@
+"""A circuit as a graph: heads as nodes by layer, their roles by colour and shape, what they write as lines.
+
+It draws what was measured elsewhere: names, roles and lines come in, nothing is computed. Rows read downwards, as in
+every figure of the course: the first layer on top, the logits at the bottom.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
+
+from mechkit.show import style
+from mechkit.show.captions import signed
+from mechkit.show.style import describe, drawable, new_axes, styled
+
+Head = tuple[int, int]
+LOGITS = "logits"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", ">")
+
+
+LOOKS = {
+    "raises": {"color": style.POSITIVE, "linestyle": "-"},
+    "lowers": {"color": style.NEGATIVE, "linestyle": (0, (4, 2))},
+}
+
+
+def role_looks(roles: Mapping[str, Sequence[Head]]) -> dict[str, tuple[str, str]]:
+    """Each role's colour and marker: no two roles share both."""
+    colors = style.PALETTE
+    return {role: (colors[index % len(colors)], MARKERS[index % len(MARKERS)]) for index, role in enumerate(roles)}
+
+
+def circuit_layout(roles: Mapping[str, Sequence[Head]]) -> dict[Head, tuple[float, int]]:
+    """Where each head stands: x from -0.5 to 0.5 within its layer's row, and the row, first layer first.
+
+    Raises: ValueError if there is no head, or a head has two roles.
+    """
+    heads = [tuple(map(int, head)) for heads in roles.values() for head in heads]
+    if not heads or len(set(heads)) < len(heads):
+        twice = sorted({head for head in heads if heads.count(head) > 1})
+        came = f"two roles for L{twice[0][0]}H{twice[0][1]}" if twice else "no head at all"
+        raise ValueError(f"wanted a circuit of heads with one role each; came {came}")
+    layers = sorted({layer for layer, _ in heads})
+    widest = max(sum(head[0] == layer for head in heads) for layer in layers)
+    found = {}
+    for row, layer in enumerate(layers):
+        here = [head for head in heads if head[0] == layer]  # in the order of the roles, so that like stand together
+        for place, head in enumerate(here):
+            found[head] = ((place - (len(here) - 1) / 2) / widest, row)
+    return found
+
+
+@styled
+def circuit_graph(
+    roles: Mapping[str, Sequence[Head]],
+    lines: Sequence[tuple[Head, Head | str, float]] = (),
+    *,
+    unit: str = "effect",
+    ax: Axes | None = None,
+    title: str = "",
+) -> Axes:
+    """Heads by layer, their roles by colour and shape, and who acts on whom.
+
+    Args:
+        roles: From a role's name to its heads, (layer, head).
+        lines: (from, to, how much); `to` is a head or "logits". Blue where positive, dashed red where negative.
+        unit: What the lines' numbers are.
+    Raises: ValueError if there is no head, a head has two roles, or a line ends nowhere.
+    Chapter: 06.
+    """
+    places, looks = circuit_layout(roles), role_looks(roles)
+    rows = sorted({row for _, row in places.values()})
+    layers = sorted({layer for layer, _ in places})
+    spots = {**{head: (x, row) for head, (x, row) in places.items()}, LOGITS: (0.0, len(rows))}
+    for start, end, _ in lines:
+        for each in (start, end):
+            if each not in spots:
+                raise ValueError(f"wanted lines between heads of the circuit, or to 'logits'; came {each!r}")
+    ax = ax or new_axes(8.6, 0.9 + 0.5 * (len(rows) + 1))
+    most = max((abs(size) for _, _, size in lines), default=1.0) or 1.0
+    for start, end, size in lines:
+        ax.add_patch(_line(spots[start], spots[end], size, most))
+    for role, heads in roles.items():
+        color, marker = looks[role]
+        at = [places[tuple(map(int, head))] for head in heads]
+        size = 210 if marker == "*" else 120
+        ax.scatter(
+            [x for x, _ in at], [row for _, row in at], s=size, color=color, marker=marker, edgecolor="white", zorder=3
+        )
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for (layer, head), spot in places.items():
+        name = f"L{layer}H{head}"
+        ax.annotate(name, spot, (7, -9), textcoords="offset points", va="center", size=8, zorder=4, path_effects=halo)
+    box = {"boxstyle": "round", "fc": "white", "ec": "#666666"}
+    ax.annotate(LOGITS, spots[LOGITS], ha="center", va="center", size=9, weight="bold", zorder=4, bbox=box)
+    ax.set_yticks([*rows, len(rows)], [*(f"layer {layer}" for layer in layers), ""])
+    ax.set(xlim=(-0.6, 0.68), ylim=(len(rows) + 0.5, -0.6), xticks=[])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    keys = [
+        Line2D([], [], color=looks[role][0], marker=looks[role][1], lw=0, markersize=8, label=drawable(role, length=30))
+        for role, heads in roles.items()
+        if heads
+    ]
+    keys += [Line2D([], [], **LOOKS[sign], lw=1.8, label=f"{sign} it") for sign in LOOKS] if lines else []
+    ax.legend(handles=keys, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
+    ax.set_title(title)
+    return describe(ax, *_caption(roles, lines, unit))
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], size: float, most: float) -> FancyArrowPatch:
+    look = LOOKS["raises" if size >= 0 else "lowers"]
+    bend = 0.12 if start[0] <= end[0] else -0.12
+    return FancyArrowPatch(
+        start,
+        end,
+        arrowstyle="-|>",
+        mutation_scale=9,
+        shrinkA=7,
+        shrinkB=9,
+        lw=0.6 + 2.4 * abs(size) / most,
+        alpha=0.65,
+        connectionstyle=f"arc3,rad={bend}",
+        zorder=1,
+        **look,
+    )
+
+
+def _caption(
+    roles: Mapping[str, Sequence[Head]], lines: Sequence[tuple[Head, Head | str, float]], unit: str
+) -> tuple[str, list[list[str]]]:
+    named = {
+        role: ", ".join(f"L{layer}H{head}" for layer, head in sorted(heads)) for role, heads in roles.items() if heads
+    }
+    out: dict[Head, list[str]] = {}
+    for start, end, size in lines:
+        to = end if end == LOGITS else "L{}H{}".format(*end)
+        out.setdefault(tuple(start), []).append(f"{to} {signed(size)}")
+    rows = [
+        [f"L{layer}H{head}", role, "; ".join(out.get((layer, head), [])) or "none"]
+        for role, heads in roles.items()
+        for layer, head in sorted(heads)
+    ]
+    count = sum(len(heads) for heads in roles.values())
+    alt = f"Circuit of {count} heads: {'; '.join(f'{role} {heads}' for role, heads in named.items())}"
+    return f"{alt}. {len(lines)} lines.", [
+        ["head", "role", f"acts on ({unit})"],
+        *sorted(rows, key=lambda row: [int(n) for n in row[0][1:].split("H")]),
+    ]
