@@ -106,7 +106,9 @@ def last_logits(
     """
     if not prompts:
         raise ValueError("wanted at least one prompt; came none")
-    wanted = slice(None) if tokens is None else [lm.token_id(each) if isinstance(each, str) else each for each in tokens]
+    wanted = (
+        slice(None) if tokens is None else [lm.token_id(each) if isinstance(each, str) else each for each in tokens]
+    )
     found: dict[int, Tensor] = {}
     for rows, ids in _batches(lm, prompts):
         with torch.no_grad():
