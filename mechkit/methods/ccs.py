@@ -2,7 +2,7 @@
 
 A statement and its negation should get probabilities p and 1 - p. CCS looks for a direction on which that
 holds, and never sees a label. The limit is in the idea: every property that differs between the two halves of
-a pair satisfies it, and with more dimensions than pairs *any* balanced split does, at a loss of zero.
+a pair satisfies it, and with more dimensions than halves *any* balanced split does, at a loss of zero on them.
 """
 
 from dataclasses import dataclass

@@ -650,11 +650,11 @@ def _at(orders: Tensor, layer: Tensor) -> dict[str, Any]:
     return {"layer": int(layer), "auc": float(orders[layer])}
 
 
-def _turned(seed: int) -> tuple:
+def _turned(seed: int, best: float = 1.6, worst: float = -1.8) -> tuple:
     """Six layers whose direction keeps, loses or turns its meaning outside; two of them with a moved threshold."""
     generator = _generator(seed)
     y, other = torch.arange(80) % 2, torch.arange(40) % 2
-    kept = torch.tensor([0.2, 3.0, 0.5, -1.0, -0.5, 0.3])
+    kept = torch.tensor([0.2, best, 0.5, worst, worst / 2, 0.3])
     moved = torch.tensor([0.0, 0.0, 0.0, 9.0, 0.0, 4.0])
     order = torch.randperm(6, generator=generator)
     inside = torch.randn(6, 80, 10, generator=generator)
@@ -671,7 +671,7 @@ MOST_REVERSED = Exercise(
     points=2,
     minutes=10,
     reference=most_reversed,
-    cases=lambda seed: [_turned(seed), _turned(seed + 30)],
+    cases=lambda seed: [_turned(seed), _turned(seed + 30, best=3.0, worst=-1.0)],
     mistakes=(
         Mistake(
             "lowest_accuracy",
@@ -848,8 +848,8 @@ IMPOSTOR = Exercise(
         ),
     ),
     discussion="You chose the sides, and the loss is as good as zero. So a loss of zero is no evidence that the "
-    "direction has anything to do with truth: with more dimensions than pairs there is a perfect direction for *any* "
-    "balanced split.",
+    "direction has anything to do with truth: with more dimensions than halves of pairs there is a perfect direction "
+    "for *any* balanced split. Does it hold on pairs that it has not met? Look below.",
     tolerance=1e-2,
     teaches=("fit_ccs",),
 )
