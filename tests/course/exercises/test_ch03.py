@@ -10,16 +10,10 @@ from sklearn.preprocessing import StandardScaler
 
 from mechkit.course.checks import Surroundings, check
 from mechkit.course.exercises import ch03
-from mechkit.course.checks import Surroundings, check
-from mechkit.course.exercises import ch03
-from mechkit.course.checks import Surroundings, check
-from mechkit.course.exercises import ch03
 from mechkit.methods.erasure import add_direction, fit_leace
 from mechkit.methods.probes import accuracy, features, fit_logistic, last_logits
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
-from mechkit.network.tiny import tiny_model
-from mechkit.network.tiny import tiny_model
 from mechkit.network.tiny import tiny_model
 
 
@@ -295,80 +289,6 @@ def test_the_control_task_wins_in_one_case_and_the_most_reversed_layer_is_not_th
     assert memory < -0.1
     order = ch03._orders(*ch03.MOST_REVERSED.cases(seed)[1])["order"]
     assert (order - 0.5).abs().argmax() == order.argmax()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_one_case_never_flips(seed):
-    tiny, data = ch03.WRITABLE_FROM.cases(seed)[1]
-    lm = tiny_model(tiny.family, seed=tiny.seed, d_model=tiny.d_model)
-    assert writable_by_hand(lm, data)["layer"] == lm.n_layers
-
-
-def test_no_layer_at_all_is_a_number_and_not_none():
-    def none_if_none(table, chance):
-        found = first_by_last_failure(table, chance)
-        return None if found == table.shape[1] else found
-
-    verdict = check(ch03.FIRST_READABLE, none_if_none, Surroundings({}, {}, {}))
-    assert verdict.message == "The answer returned None; wanted a whole number."
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_control_that_nobody_can_remember_is_said(seed):
-    def a_coin_for_each_example(x, y, words, coins, train, test):
-        control = torch.randint(2, (len(words),), generator=torch.Generator().manual_seed(seed))
-        return sklearn_right(x, y, train, test) - sklearn_right(x, control, train, test)
-
-    verdict = check(ch03.SELECTIVITY, a_coin_for_each_example, Surroundings({}, {}, {}))
-    assert verdict.stage == "property"
-    assert verdict.message.startswith("Your control sits at chance")
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_the_control_task_wins_in_one_case_and_the_most_reversed_layer_is_not_the_most_telling(seed):
-    task, memory = (ch03.selectivity(*case) for case in ch03.SELECTIVITY.cases(seed))
-    assert task > 0.05
-    assert memory < -0.1
-    for (data,) in ch03.MOST_REVERSED.cases(seed):
-        order = ch03._orders(data)["order"]
-        assert (order - 0.5).abs().argmax() != order.argmin()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_one_case_never_flips(seed):
-    tiny, data = ch03.WRITABLE_FROM.cases(seed)[1]
-    lm = tiny_model(tiny.family, seed=tiny.seed, d_model=tiny.d_model)
-    assert writable_by_hand(lm, data)["layer"] == lm.n_layers
-
-
-def test_no_layer_at_all_is_a_number_and_not_none():
-    def none_if_none(table, chance):
-        found = first_by_last_failure(table, chance)
-        return None if found == table.shape[1] else found
-
-    verdict = check(ch03.FIRST_READABLE, none_if_none, Surroundings({}, {}, {}))
-    assert verdict.message == "The answer returned None; wanted a whole number."
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_control_that_nobody_can_remember_is_said(seed):
-    def a_coin_for_each_example(x, y, words, coins, train, test):
-        control = torch.randint(2, (len(words),), generator=torch.Generator().manual_seed(seed))
-        return sklearn_right(x, y, train, test) - sklearn_right(x, control, train, test)
-
-    verdict = check(ch03.SELECTIVITY, a_coin_for_each_example, Surroundings({}, {}, {}))
-    assert verdict.stage == "property"
-    assert verdict.message.startswith("Your control sits at chance")
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_the_control_task_wins_in_one_case_and_the_most_reversed_layer_is_not_the_most_telling(seed):
-    task, memory = (ch03.selectivity(*case) for case in ch03.SELECTIVITY.cases(seed))
-    assert task > 0.05
-    assert memory < -0.1
-    for (data,) in ch03.MOST_REVERSED.cases(seed):
-        order = ch03._orders(data)["order"]
-        assert (order - 0.5).abs().argmax() != order.argmin()
 
 
 @pytest.mark.parametrize("seed", range(5))
