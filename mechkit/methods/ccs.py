@@ -2,7 +2,7 @@
 
 A statement and its negation should get probabilities p and 1 - p. CCS looks for a direction on which that
 holds, and never sees a label. The limit is in the idea: every property that differs between the two halves of
-a pair satisfies it, and with more dimensions than pairs *any* balanced split does, at a loss of zero.
+a pair satisfies it, and with more dimensions than halves *any* balanced split does, at a loss of zero on them.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,15 @@ class ContrastProbe:
 
     def believes(self, yes: Float[Tensor, "pair d_model"], no: Float[Tensor, "pair d_model"]) -> Float[Tensor, " pair"]:
         """The probability that the statement holds: the mean of p(yes) and 1 - p(no). Which side is truth is open."""
-        p, q = (torch.sigmoid(each @ self.weight + self.bias) for each in (centred(yes), centred(no)))
+        p, q = self.probabilities(yes, no)
         return (p + 1 - q) / 2
+
+    def probabilities(
+        self, yes: Float[Tensor, "pair d_model"], no: Float[Tensor, "pair d_model"]
+    ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """p(yes) and p(no) of each pair; `ccs_loss` of them says how consistent the probe is on these pairs."""
+        p, q = (torch.sigmoid(centred(each.float()) @ self.weight + self.bias) for each in (yes, no))
+        return p, q
 
 
 def ccs_loss(p_yes: Float[Tensor, " pair"], p_no: Float[Tensor, " pair"]) -> Float[Tensor, ""]:
@@ -60,7 +67,7 @@ def fit_ccs(
         raise ValueError(f"wanted at least two pairs; came {len(yes)} and {len(no)} halves")
     if torch.equal(yes, no):
         raise ValueError("wanted pairs whose halves differ; came the same features twice")
-    yes, no = centred(yes), centred(no)
+    yes, no = centred(yes.float()), centred(no.float())
     tries = [_descend(yes, no, torch.Generator().manual_seed(1000 * seed + each)) for each in range(restarts)]
     return min(tries, key=lambda probe: probe.loss)
 

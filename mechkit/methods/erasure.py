@@ -49,7 +49,7 @@ def add_direction(
     Chapter: 03.
     """
     push = strength * _checked(direction)
-    return Edit("resid_post", layer, lambda value: value + push, position=position)
+    return Edit("resid_post", layer, lambda value: value + push.to(value.dtype), position=position)
 
 
 def project_out(
@@ -65,8 +65,8 @@ def project_out(
     Raises: ValueError for a direction of length zero.
     Chapter: 03.
     """
-    unit = _checked(direction) / direction.norm()
-    offset = x if around is None else x - around
+    unit = (_checked(direction) / direction.norm()).to(x.dtype)
+    offset = x if around is None else x - around.to(x.dtype)
     return x - (offset @ unit)[..., None] * unit
 
 
@@ -82,7 +82,7 @@ class Eraser:
 
     def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The activations with the property erased."""
-        return x - (x - self.mean) @ self.away
+        return x - (x - self.mean.to(x.dtype)) @ self.away.to(x.dtype)
 
     def edit(self, layer: int, *, position: Index = None) -> Edit:
         """An edit that erases at `resid_post` of a layer."""

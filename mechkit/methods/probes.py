@@ -21,6 +21,7 @@ from mechkit.network.hooks import read
 from mechkit.network.model import LanguageModel
 
 TOKENS = 512  # in one forward pass: what its activations take stays small
+FEW = 32  # prompts that are read in a moment: no bar
 STRENGTH = 0.01  # inverse penalty of the logistic regression: strong, since there are more dimensions than examples
 HIDDEN, STEPS, RATE, DECAY = 64, 150, 3e-3, 0.1
 
@@ -37,7 +38,7 @@ class LinearProbe:
 
     def scores(self, x: Float[Tensor, "example d_model"]) -> Float[Tensor, "example class"]:
         """One score a class, in nats up to a constant; the largest is the answer."""
-        return x @ self.weight.T + self.bias
+        return x.to(self.weight.dtype) @ self.weight.T + self.bias
 
     @property
     def direction(self) -> Float[Tensor, " d_model"]:
@@ -64,7 +65,7 @@ class MLPProbe:
     def scores(self, x: Float[Tensor, "example d_model"]) -> Float[Tensor, "example class"]:
         """One score a class; the largest is the answer."""
         with torch.no_grad():
-            return self.network((x - self.mean) / self.scale)
+            return self.network((x.to(self.mean.dtype) - self.mean) / self.scale)
 
 
 Probe = LinearProbe | MLPProbe
@@ -82,7 +83,8 @@ def features(lm: LanguageModel, prompts: Sequence[str]) -> Float[Tensor, "layer 
     if not prompts:
         raise ValueError("wanted at least one prompt; came none")
     found = torch.empty(lm.n_layers, len(prompts), lm.d_model)
-    with tqdm(total=len(prompts), desc="reading prompts", unit="prompt", leave=False) as bar:
+    quiet = len(prompts) <= FEW
+    with tqdm(total=len(prompts), desc="reading prompts", unit="prompt", leave=False, disable=quiet) as bar:
         for rows, ids in _batches(lm, prompts):
             with torch.no_grad(), read(lm, "resid_post") as seen:
                 lm.hf.base_model(input_ids=ids, use_cache=False)  # no logits: they would be most of the memory
@@ -93,18 +95,20 @@ def features(lm: LanguageModel, prompts: Sequence[str]) -> Float[Tensor, "layer 
 
 
 def last_logits(
-    lm: LanguageModel, prompts: Sequence[str], tokens: Sequence[int] | None = None
+    lm: LanguageModel, prompts: Sequence[str], tokens: Sequence[int | str] | None = None
 ) -> Float[Tensor, "prompt token"]:
     """The logits after each prompt, of prompts of any length; inside `edit(...)`, those of the edited model.
 
     Args:
-        tokens: Ids of the tokens that are wanted, in this order; None for the whole vocabulary.
-    Raises: ValueError if there is no prompt.
+        tokens: The tokens that are wanted, in this order, as ids or as words (" is"); None for the whole vocabulary.
+    Raises: ValueError if there is no prompt, or a word is not one token.
     Chapter: 03.
     """
     if not prompts:
         raise ValueError("wanted at least one prompt; came none")
-    wanted = slice(None) if tokens is None else list(tokens)
+    wanted = (
+        slice(None) if tokens is None else [lm.token_id(each) if isinstance(each, str) else each for each in tokens]
+    )
     found: dict[int, Tensor] = {}
     for rows, ids in _batches(lm, prompts):
         with torch.no_grad():
@@ -178,6 +182,7 @@ def fit_mlp(
     Chapter: 03.
     """
     _check(x, y)
+    x = x.float()
     mean, scale = x.mean(0), x.std(0).clamp(min=1e-6)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -49,6 +49,18 @@ def test_the_search_is_seeded_and_more_starts_are_no_worse():
     assert fit_ccs(yes, no, restarts=4).loss <= fit_ccs(yes, no, restarts=1).loss
 
 
+def test_the_loss_can_be_measured_on_other_pairs():
+    yes, no, _ = pairs(size=300, gap=0.0)
+    probe = fit_ccs(yes, no)
+    assert float(ccs_loss(*probe.probabilities(yes, no))) == pytest.approx(probe.loss, abs=1e-3)
+    assert ccs_loss(*probe.probabilities(*pairs(size=300, gap=0.0, seed=1)[:2])) > 0.1  # what was fitted was noise
+
+
+def test_pairs_of_double_precision_are_searched_too():
+    yes, no, truth = pairs()
+    assert agreement(fit_ccs(yes.double(), no.double()), yes.double(), no, truth) > 0.95
+
+
 def test_each_half_is_centred_by_itself():
     yes, _, _ = pairs()
     assert centred(yes + 100).mean(0).abs().max() < 1e-4

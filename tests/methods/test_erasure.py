@@ -127,6 +127,22 @@ def test_a_layer_that_does_not_exist_is_said():
         pass
 
 
+def test_double_precision_is_kept_or_fitted_to_what_is_edited():
+    x, y = data()
+    wide, direction = x.double(), mean_difference(x, y)
+    for erased, single in (
+        (project_out(wide, direction, around=x.mean(0)), project_out(x, direction, around=x.mean(0))),
+        (fit_leace(wide, y)(wide), fit_leace(x, y)(x)),
+    ):
+        assert erased.dtype == torch.float64
+        torch.testing.assert_close(erased.float(), single, atol=1e-3, rtol=1e-3)
+    lm = tiny_model()
+    push = torch.ones(lm.d_model, dtype=torch.float64)
+    with edit(lm, add_direction(push, 1)):
+        _, seen = run(lm, torch.tensor([[0, 9]]), sites="resid_post")
+    assert seen["resid_post", 2].dtype == torch.float32
+
+
 def test_one_class_and_constant_features_are_said():
     x, y = data(20)
     for use in (mean_difference, fit_leace):

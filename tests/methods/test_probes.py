@@ -63,6 +63,27 @@ def test_last_logits_are_those_of_each_prompt_by_itself_edited_or_not(tiny):
     assert last_logits(tiny, PROMPTS[:1]).shape == (1, tiny.d_vocab)
 
 
+def test_last_logits_of_words_are_those_of_their_tokens(tiny):
+    ids = [tiny.token_id(" is"), tiny.token_id(" was")]
+    assert torch.equal(last_logits(tiny, PROMPTS, [" is", " was"]), last_logits(tiny, PROMPTS, ids))
+    with pytest.raises(ValueError, match="token"):
+        last_logits(tiny, PROMPTS, [" is not one"])
+
+
+def test_a_few_prompts_leave_no_bar_behind(tiny, capsys):
+    features(tiny, PROMPTS)
+    assert capsys.readouterr().err == ""
+    features(tiny, ["the king"] * (probes.FEW + 1))
+    assert "reading prompts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fit", [fit_logistic, fit_mass_mean, fit_mlp])
+def test_single_and_double_precision_mix(fit):
+    x, y = planted()
+    for trained, tested in ((x.double(), x.double()), (x.double(), x), (x, x.double())):
+        assert accuracy(fit(trained, y), tested, y) == pytest.approx(accuracy(fit(x, y), x, y), abs=0.02)
+
+
 @pytest.mark.parametrize("read", [features, last_logits])
 def test_no_prompt_is_said(read):
     with pytest.raises(ValueError, match="wanted at least one prompt; came none"):

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from mechkit.data.probe_results import ProbeSweep
+from mechkit.data.probe_results import ProbeSweep, load_probe_results
 from mechkit.show import style
 from mechkit.show.explorers import ProbeExplorer, probe_table
 
@@ -42,6 +42,21 @@ def test_another_property_keeps_the_depth_where_it_can():
     shown.property.value = "<truth>"
     assert shown.layer.options == (("0", 0), ("1", 1))
     assert plain(shown.message.value).startswith("&lt;truth&gt; at layer 1.")
+
+
+def test_every_property_and_layer_of_the_chapter_says_what_was_measured():
+    sweeps = load_probe_results()
+    shown = ProbeExplorer(sweeps)
+    for name, each in sweeps.items():
+        shown.property.value = name
+        assert [text for text, _ in shown.layer.options] == [str(layer) for layer in each.layers]
+        for place in (0, len(each.layers) - 1):
+            shown.layer.value = place
+            said, bars = plain(shown.message.value), shown.table.value
+            assert said.startswith(f"{name} at layer {each.layers[place]}. New words")
+            assert said.endswith(f"chance {100 * each.chance:.0f}%.")
+            for measured in each.measures.values():
+                assert f"</span>{measured[:, place].mean():.2f} ± {measured[:, place].std():.2f}" in bars
 
 
 def test_chance_is_marked_and_the_readout_announced():

@@ -14,9 +14,9 @@ from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Op
 from mechkit.data.lexicon import NOUNS
 from mechkit.data.probe_results import load_probe_results
 from mechkit.methods.probes import accuracy, fit_logistic
-from mechkit.network.cache import run
-from mechkit.network.hooks import Edit, edit
+from mechkit.network.hooks import Edit, edit, read
 from mechkit.network.model import LanguageModel
+from mechkit.network.tiny import tiny_model
 
 ANSWERS = (" is", " are")
 CONFIDENT = 5.0
@@ -280,6 +280,17 @@ def _staged(seed: int) -> tuple:
     return (chance + torch.tensor(above).double() + z[:, None] * torch.tensor(spread).double(), chance)
 
 
+def _never(seed: int) -> tuple:
+    """A sweep that falls back to chance in its last layers."""
+    table, chance = _staged(seed)
+    return (torch.cat([table, chance + 0.1 * (table[:, :2] - chance)], dim=1), chance)
+
+
+def _zero_if_none(table: Tensor, chance: float, otherwise: int = 0) -> int:
+    found = first_readable(table, chance)
+    return otherwise % table.shape[1] if found == table.shape[1] else found
+
+
 def _shipped(seed: int) -> tuple:
     names = ("number", "truth", "sentiment", "part of speech", "language")
     sweep = load_probe_results()[names[seed % len(names)]]
@@ -293,7 +304,7 @@ FIRST_READABLE = Exercise(
     points=2,
     minutes=10,
     reference=first_readable,
-    cases=lambda seed: [_shipped(seed), _staged(seed), _staged(seed + 7)],
+    cases=lambda seed: [_shipped(seed), _staged(seed), _staged(seed + 7), _never(seed)],
     mistakes=(
         Mistake(
             "no_error_bar",
@@ -316,6 +327,18 @@ FIRST_READABLE = Exercise(
             "best_layer",
             "Yours is the layer where the probe does best. Asked is the first from which it does better than chance.",
             lambda table, chance: int(table.mean(0).argmax()),
+        ),
+        Mistake(
+            "zero_if_none",
+            "Where the last layer is not above chance, yours says layer 0, which would mean *everywhere*. Say the "
+            "number of layers, `table.shape[1]`: one past the last.",
+            _zero_if_none,
+        ),
+        Mistake(
+            "last_layer_if_none",
+            "Where the last layer is not above chance, yours names a layer all the same, the last. Say the number of "
+            "layers, `table.shape[1]`: one past the last.",
+            partial(_zero_if_none, otherwise=-1),
         ),
     ),
     hints=(
@@ -421,16 +444,30 @@ def _accuracies(x: Tensor, y: Tensor, control: Tensor, train: Tensor, test: Tens
     return task, other
 
 
-def _selective(seed: int) -> tuple:
+def _selective(seed: int, blur: float = 0.6) -> tuple:
     generator = _generator(seed)
-    count, each, size = 30, 8, 24
+    count, each, size = 30, 8, 40
     place = torch.arange(count).repeat_interleave(each)[torch.randperm(count * each, generator=generator)]
     y = torch.randperm(len(place), generator=generator) % 2
-    x = torch.randn(count, size, generator=generator)[place] + 1.2 * torch.randn(len(place), size, generator=generator)
-    x[:, 0] = 2 * y - 1 + 0.6 * torch.randn(len(place), generator=generator)
+    x = torch.randn(count, size, generator=generator)[place] + blur * torch.randn(len(place), size, generator=generator)
+    x[:, 0] = 2 * y - 1 + 0.1 * torch.randn(len(place), generator=generator)
     coins = torch.randperm(count, generator=generator) % 2
     order = torch.randperm(len(place), generator=generator)
     return (x, y, [f"word{int(i):02d}" for i in place], coins, order[:150], order[150:])
+
+
+def _memorised(seed: int) -> tuple:
+    """Labels drawn anew for each example, so that only the control task can be learned: it wins."""
+    x, _, words, coins, train, test = _selective(seed, blur=0.4)
+    y = torch.randperm(len(x), generator=_generator(seed + 1)) % 2
+    x[:, 0] = torch.randn(len(x), generator=_generator(seed + 2))
+    return (x, y, words, coins, train, test)
+
+
+def _learnable_control(result: float, x, y, words, coins, train, test) -> bool:
+    """Whether the control's accuracy, as the result implies it, is not chance where memory does much better."""
+    task, control = _accuracies(x, y, control_labels(words, coins), train, test)
+    return control < 0.7 or abs(task - float(result) - 0.5) > 0.15
 
 
 def _coin_per_example(x, y, words, coins, train, test) -> float:
@@ -452,12 +489,24 @@ SELECTIVITY = Exercise(
     points=3,
     minutes=12,
     reference=selectivity,
-    cases=lambda seed: [_selective(seed), _selective(seed + 20)],
+    cases=lambda seed: [_selective(seed), _memorised(seed + 20)],
     mistakes=(
         Mistake(
             "reversed",
             "Yours is control minus task. Selectivity is large where the task is easier than remembering words.",
             lambda *case: -selectivity(*case),
+        ),
+        Mistake(
+            "absolute",
+            "Yours has lost its sign. Where memory does *better* than the task, selectivity is negative, and that is "
+            "the finding: no `abs`.",
+            lambda *case: abs(selectivity(*case)),
+        ),
+        Mistake(
+            "both_on_train",
+            "Yours scores both probes on the rows that they were fitted to. There a probe is nearly always right, "
+            "whatever its labels mean: score on `test`.",
+            lambda x, y, words, coins, train, test: selectivity(x, y, words, coins, train, train),
         ),
         Mistake(
             "coin_per_example",
@@ -490,6 +539,13 @@ SELECTIVITY = Exercise(
         "Two probes of one kind, on the same rows: one learns `y`, the other the control labels.",
         "`mk.fit_logistic(x[train], labels[train])`, then `mk.accuracy(probe, x[test], labels[test])`, for each.",
         "`task - control`, where `control` uses `labels = control_labels(words, coins)`.",
+    ),
+    properties=(
+        Property(
+            "Your control sits at chance, where a probe that remembers words does much better. Does each *word* have "
+            "one label, the same in all its examples? Use `control_labels(words, coins)`.",
+            _learnable_control,
+        ),
     ),
     discussion="Selectivity belongs to a probe *and* a dataset: a larger probe, fewer words or a vector that spells "
     "the word out all lower it, with the model unchanged. Report it beside every accuracy.",
@@ -594,11 +650,11 @@ def _at(orders: Tensor, layer: Tensor) -> dict[str, Any]:
     return {"layer": int(layer), "auc": float(orders[layer])}
 
 
-def _turned(seed: int) -> tuple:
+def _turned(seed: int, best: float = 1.6, worst: float = -1.8) -> tuple:
     """Six layers whose direction keeps, loses or turns its meaning outside; two of them with a moved threshold."""
     generator = _generator(seed)
     y, other = torch.arange(80) % 2, torch.arange(40) % 2
-    kept = torch.tensor([0.2, 1.6, 0.5, -1.8, -0.9, 0.3])
+    kept = torch.tensor([0.2, best, 0.5, worst, worst / 2, 0.3])
     moved = torch.tensor([0.0, 0.0, 0.0, 9.0, 0.0, 4.0])
     order = torch.randperm(6, generator=generator)
     inside = torch.randn(6, 80, 10, generator=generator)
@@ -615,7 +671,7 @@ MOST_REVERSED = Exercise(
     points=2,
     minutes=10,
     reference=most_reversed,
-    cases=lambda seed: [_turned(seed), _turned(seed + 30)],
+    cases=lambda seed: [_turned(seed), _turned(seed + 30, best=3.0, worst=-1.0)],
     mistakes=(
         Mistake(
             "lowest_accuracy",
@@ -633,11 +689,17 @@ MOST_REVERSED = Exercise(
             "Yours is the layer whose AUC is nearest to one half: there the probe knows nothing. Reversed is near 0.",
             lambda data: _at((found := _orders(data))["order"], (found["order"] - 0.5).abs().argmin()),
         ),
+        Mistake(
+            "furthest_from_chance",
+            "Yours is the layer whose AUC is furthest from one half, on either side: there the order is kept, not "
+            "reversed. Take the smallest AUC itself.",
+            lambda data: _at((found := _orders(data))["order"], (found["order"] - 0.5).abs().argmax()),
+        ),
     ),
     hints=(
         "For each layer: fit on `inside[layer]` with `labels`, score `outside[layer]`, and take `auc`.",
         "With `scores = probe.scores(outside[layer])`, class 1 over class 0 is `scores[:, 1] - scores[:, 0]`.",
-        "Collect the six numbers in a list `orders`; the answer is `orders.index(min(orders))` and `min(orders)`.",
+        "Collect them in a list `orders`, one a layer; the answer is `orders.index(min(orders))` and `min(orders)`.",
     ),
     discussion="A probe that is right far *less* often than a coin has found something real: only not what its "
     "labels are called. On sentences of the training kind the two could not be told apart.",
@@ -786,8 +848,8 @@ IMPOSTOR = Exercise(
         ),
     ),
     discussion="You chose the sides, and the loss is as good as zero. So a loss of zero is no evidence that the "
-    "direction has anything to do with truth: with more dimensions than pairs there is a perfect direction for *any* "
-    "balanced split.",
+    "direction has anything to do with truth: with more dimensions than halves of pairs there is a perfect direction "
+    "for *any* balanced split. Does it hold on pairs that it has not met? Look below.",
     tolerance=1e-2,
     teaches=("fit_ccs",),
 )
@@ -797,26 +859,29 @@ IMPOSTOR = Exercise(
 
 
 def number_push(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
-    layer, words = lm.n_layers // 2, (tuple(data["singular"]), tuple(data["plural"]))
-    direction = _number_directions(lm, *words)[layer]
+    layer = lm.n_layers // 2
+    direction = _states(lm, data["plural"])[layer].mean(0) - _states(lm, data["singular"])[layer].mean(0)
     noise = data["noise"][: lm.d_model]
     noise = noise / noise.norm() * direction.norm()
-    before = _gaps(lm, data["prompts"])
-    return {
-        name: float((_gaps(lm, data["prompts"], push=(layer, vector)) - before).mean())
-        for name, vector in (("direction", direction), ("random", noise))
-    }
+    pushes = [(layer, vector) for vector in (0 * direction, direction, noise)]
+    before, pushed, shaken = _gaps(lm, data["prompts"], pushes).mean(1).tolist()
+    return {"direction": pushed - before, "random": shaken - before}
 
 
-@lru_cache(maxsize=16)
-def _number_directions(
-    lm: LanguageModel, singular: tuple[str, ...], plural: tuple[str, ...]
-) -> Float[Tensor, "layer d_model"]:
-    means = []
-    for side in (singular, plural):
-        caches = [run(lm, batch, sites="resid_post")[1] for batch in _together(lm, side)]
-        means.append(torch.cat([cache.stack("resid_post")[:, :, -1] for cache in caches], dim=1).mean(1))
-    return means[1] - means[0]
+def _states(lm: LanguageModel, prompts: Sequence[str], position: int = -1) -> Float[Tensor, "layer prompt d_model"]:
+    return _known_states(lm, tuple(prompts))[:, :, position]
+
+
+@lru_cache(maxsize=32)
+def _known_states(lm: LanguageModel, prompts: tuple[str, ...]) -> Float[Tensor, "layer prompt pos d_model"]:
+    """The stream after every layer, at as many positions from the end as the shortest prompt has."""
+    streams = []
+    for batch in _together(lm, prompts):
+        with torch.no_grad(), read(lm, "resid_post") as seen:
+            lm.hf.base_model(input_ids=batch, use_cache=False)  # no logits
+        streams.append(torch.stack([seen["resid_post", layer] for layer in range(lm.n_layers)]))
+    shortest = min(stream.shape[2] for stream in streams)
+    return torch.cat([stream[:, :, -shortest:] for stream in streams], dim=1)
 
 
 def _together(lm: LanguageModel, prompts: Sequence[str]) -> list[Tensor]:
@@ -828,17 +893,36 @@ def _together(lm: LanguageModel, prompts: Sequence[str]) -> list[Tensor]:
 def _gaps(
     lm: LanguageModel,
     prompts: Sequence[str],
+    pushes: Sequence[tuple[int, Tensor]],
     *,
-    push: tuple[int, Tensor] | None = None,
     position: int | None = -1,
     answers: Sequence[str] = ANSWERS,
-) -> Float[Tensor, " prompt"]:
-    """Logit of the plural verb less that of the singular one, after each prompt; `push` is added to the stream."""
-    singular, plural = (lm.token_id(word) for word in answers)
-    edits = [Edit("resid_post", push[0], lambda value: value + push[1], position=position)] if push else []
-    with edit(lm, *edits):
-        logits = torch.cat([run(lm, batch, sites=())[0][:, -1] for batch in _together(lm, prompts)])
-    return logits[:, plural] - logits[:, singular]
+) -> Float[Tensor, "push prompt"]:
+    """Logit of the second answer less that of the first, for every push: what is added after a layer.
+
+    A push is one vector, or one for each prompt. All of them run as one batch, each on rows of its own.
+    """
+    first, second = (lm.token_id(word) for word in answers)
+    found, start = [], 0
+    for batch in _together(lm, prompts):
+        count = len(batch)
+        parts = [(at, (v if v.ndim == 1 else v[start : start + count]).expand(count, -1)) for at, v in pushes]
+        edits = [
+            Edit("resid_post", at, partial(_add_to_rows, start=row * count, push=push), position=position)
+            for row, (at, push) in enumerate(parts)
+        ]
+        with torch.no_grad(), edit(lm, *edits):
+            logits = lm.hf(batch.repeat(len(pushes), 1), logits_to_keep=1).logits[:, -1]
+        found.append((logits[:, second] - logits[:, first]).reshape(len(pushes), count))
+        start += count
+    return torch.cat(found, dim=1)
+
+
+def _add_to_rows(value: Tensor, *, start: int, push: Tensor) -> Tensor:
+    value = value.clone()
+    push = push if value.ndim == 2 else push[:, None]
+    value[start : start + len(push)] += push
+    return value
 
 
 def _nouns(seed: int, count: int) -> list[tuple[str, str]]:
@@ -847,28 +931,26 @@ def _nouns(seed: int, count: int) -> list[tuple[str, str]]:
 
 
 def _push_case(seed: int) -> tuple:
-    nouns = _nouns(seed, 14)
+    nouns = _nouns(seed, 7)  # few, so that the check is quick
     data = {
-        "singular": [f"The {noun}" for noun, _ in nouns[:8]],
-        "plural": [f"The {noun}" for _, noun in nouns[:8]],
-        "prompts": [f"The {noun}" for noun, _ in nouns[8:]],
+        "singular": [f"The {noun}" for noun, _ in nouns[:4]],
+        "plural": [f"The {noun}" for _, noun in nouns[:4]],
+        "prompts": [f"The {noun}" for noun, _ in nouns[4:]],
         "answers": list(ANSWERS),
         "noise": _normal(seed, 8192),
     }
     return (MODEL, data)
 
 
-def _push(lm: LanguageModel, data: dict[str, Any], *, sign: int = 1, rescale: bool = True, **options: Any) -> dict:
+def _push(
+    lm: LanguageModel, data: dict[str, Any], *, sign: int = 1, length: str = "same", level: bool = False, **options: Any
+) -> dict[str, float]:
     layer = lm.n_layers // 2
-    direction = sign * _number_directions(lm, tuple(data["singular"]), tuple(data["plural"]))[layer]
+    direction = sign * (_states(lm, data["plural"]) - _states(lm, data["singular"]))[layer].mean(0)
     noise = data["noise"][: lm.d_model]
-    noise = noise / noise.norm() * (direction.norm() if rescale else 1)
-    before = 0 if options.pop("level", False) else _gaps(lm, data["prompts"])
-    pushes = {"direction": direction, "random": noise}
-    return {
-        name: float((_gaps(lm, data["prompts"], push=(layer, vector), **options) - before).mean())
-        for name, vector in pushes.items()
-    }
+    noise = {"same": noise / noise.norm() * direction.norm(), "one": noise / noise.norm(), "own": noise}[length]
+    gaps = _gaps(lm, data["prompts"], [(layer, vector) for vector in (0 * noise, direction, noise)], **options).mean(1)
+    return {"direction": float(gaps[1] - gaps[0] * (not level)), "random": float(gaps[2] - gaps[0] * (not level))}
 
 
 NUMBER_PUSH = Exercise(
@@ -886,10 +968,16 @@ NUMBER_PUSH = Exercise(
             partial(_push, sign=-1),
         ),
         Mistake(
-            "random_not_rescaled",
+            "random_of_length_one",
             "Your random direction has length 1, a tiny push beside the other. A control must differ in one thing "
             "only: give it the same length.",
-            partial(_push, rescale=False),
+            partial(_push, length="one"),
+        ),
+        Mistake(
+            "random_as_drawn",
+            "Your random direction is added as it was drawn, with a length of its own. A control must differ in one "
+            "thing only: make it as long as the number direction, `noise / noise.norm() * direction.norm()`.",
+            partial(_push, length="own"),
         ),
         Mistake(
             "not_a_change",
@@ -904,8 +992,8 @@ NUMBER_PUSH = Exercise(
     ),
     hints=(
         "The direction: `mk.features` of the singular and of the plural prompts, at the middle layer, mean minus mean.",
-        "The gap: `mk.last_logits(lm, prompts, [is_, are])`, second column minus first; once plain, once inside "
-        "`with mk.edit(lm, mk.add_direction(vector, layer, position=-1)):`.",
+        "The gap: `mk.last_logits(lm, data['prompts'], data['answers'])`, second column minus first; once plain, once "
+        "inside `with mk.edit(lm, mk.add_direction(vector, layer, position=-1)):`.",
         "For each vector return the mean of (gap with the push − gap without); the random one is "
         "`noise / noise.norm() * direction.norm()` with `noise = data['noise'][: lm.d_model]`.",
     ),
@@ -919,45 +1007,63 @@ NUMBER_PUSH = Exercise(
 
 
 def writable_from(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
-    gaps = []
-    for layer in _layers(lm, data):
-        sides = (tuple(data[side]) for side in ("singular", "plural", "prompts"))
-        gaps.append(_gap_after(lm, *sides, layer=layer, position=-1))
+    gaps = _swapped_gaps(lm, data)
     found = [layer for layer, gap in zip(_layers(lm, data), gaps, strict=True) if gap > 0]
     return {"layer": found[0] if found else lm.n_layers, "gaps": gaps}
-
-
-@lru_cache(maxsize=64)
-def _gap_after(
-    lm: LanguageModel,
-    singular: tuple[str, ...],
-    plural: tuple[str, ...],
-    prompts: tuple[str, ...],
-    *,
-    layer: int,
-    position: int | None,
-) -> float:
-    """The mean gap after the layer's own number direction was added."""
-    direction = _number_directions(lm, singular, plural)[layer]
-    return float(_gaps(lm, prompts, push=(layer, direction), position=position).mean())
 
 
 def _layers(lm: LanguageModel, data: dict[str, Any]) -> list[int]:
     return [int(depth * lm.n_layers) for depth in data["depths"]]
 
 
-def _pushed_gaps(lm: LanguageModel, data: dict[str, Any], position: int | None = -1) -> list[float]:
-    sides = [tuple(data[side]) for side in ("singular", "plural", "prompts")]
-    return [_gap_after(lm, *sides, layer=layer, position=position) for layer in _layers(lm, data)]
+def _swapped_gaps(lm: LanguageModel, data: dict[str, Any], **options: Any) -> list[float]:
+    """The mean gap when at one layer after another each prompt's state has become its twin's."""
+    words = [tuple(data[name]) for name in ("prompts", "twins", "answers")]
+    return list(_known_gaps(lm, *words, tuple(_layers(lm, data)), **options)[1:])
 
 
-def _first_above(lm: LanguageModel, data: dict[str, Any], gaps: list[float], bar: float = 0.0) -> dict[str, Any]:
+def _plain_gap(lm: LanguageModel, data: dict[str, Any]) -> float:
+    words = [tuple(data[name]) for name in ("prompts", "twins", "answers")]
+    return _known_gaps(lm, *words, tuple(_layers(lm, data)))[0]
+
+
+@lru_cache(maxsize=32)
+def _known_gaps(
+    lm: LanguageModel,
+    prompts: tuple[str, ...],
+    twins: tuple[str, ...],
+    answers: tuple[str, ...],
+    layers: tuple[int, ...],
+    *,
+    at: int = -1,
+    to: int | None = -1,
+    averaged: bool = False,
+) -> tuple[float, ...]:
+    """The mean gap without a change, then with each layer's difference of twins, read and written where it says."""
+    apart = _states(lm, twins, at) - _states(lm, prompts, at)
+    apart = apart.mean(1, keepdim=True).expand_as(apart) if averaged else apart
+    pushes = [(0, 0 * apart[0]), *((layer, apart[layer]) for layer in layers)]
+    return tuple(_gaps(lm, prompts, pushes, position=to, answers=answers).mean(1).tolist())
+
+
+def _first_above(
+    lm: LanguageModel, data: dict[str, Any], gaps: list[float], bar: float = 0.0, *, none: int | None = None
+) -> dict[str, Any]:
     found = [layer for layer, gap in zip(_layers(lm, data), gaps, strict=True) if gap > bar]
-    return {"layer": found[0] if found else lm.n_layers, "gaps": gaps}
+    return {"layer": found[0] if found else lm.n_layers if none is None else none, "gaps": gaps}
+
+
+def _wrongly_written(lm: LanguageModel, data: dict[str, Any], *, noun: Sequence[str] = (), **options: Any) -> dict:
+    places = dict.fromkeys(noun, data["noun"])
+    return _first_above(lm, data, _swapped_gaps(lm, data, **places, **options))
 
 
 def _any_rise(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
-    return _first_above(lm, data, _pushed_gaps(lm, data), float(_gaps(lm, data["prompts"]).mean()))
+    return _first_above(lm, data, _swapped_gaps(lm, data), _plain_gap(lm, data))
+
+
+def _change(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
+    return _first_above(lm, data, [gap - _plain_gap(lm, data) for gap in _swapped_gaps(lm, data)])
 
 
 def _layer_before(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
@@ -966,17 +1072,34 @@ def _layer_before(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _depth_case(seed: int) -> tuple:
-    nouns = _nouns(seed, 11)
+    nouns = _nouns(seed, 2)  # few, so that the check is quick
     late = (0.94, 0.91, 0.88)[seed % 3]
     data = {
-        "singular": [f"The {noun}" for noun, _ in nouns[:8]],
-        "plural": [f"The {noun}" for _, noun in nouns[:8]],
-        "prompts": [f"The {noun} near the door" for noun, _ in nouns[8:]],
+        "prompts": [f"The {noun} near the door" for noun, _ in nouns],
+        "twins": [f"The {noun} near the door" for _, noun in nouns],
         "noun": -4,
         "answers": list(ANSWERS),
-        "depths": [0.1, 0.4, 0.7, late, 0.98],
+        "depths": [0.1, 0.6, late, 0.98],
     }
     return (MODEL, data)
+
+
+def _never_flips(seed: int) -> tuple:
+    """A small model and two answers of which the first stays ahead, whatever is written."""
+    people = ("king", "man", "John", "Paul", "school"), ("queen", "woman", "Mary", "Emma", "friends")
+    rng, tiny = random.Random(seed), Tiny(seed)
+    while True:
+        names = rng.sample(list(zip(*people, strict=True)), 2)
+        data = {
+            "prompts": [f" the {one} was at Paris" for one, _ in names],
+            "twins": [f" the {other} was at Paris" for _, other in names],
+            "noun": -4,
+            "answers": rng.sample([" is", " was", " gave", " went", " drink"], 2),
+            "depths": [0.1, 0.4],
+        }
+        lm = tiny_model(tiny.family, seed=tiny.seed, d_model=tiny.d_model)
+        if max(_plain_gap(lm, data), *_swapped_gaps(lm, data)) < 0:
+            return (tiny, data)
 
 
 WRITABLE_FROM = Exercise(
@@ -986,19 +1109,37 @@ WRITABLE_FROM = Exercise(
     points=3,
     minutes=12,
     reference=writable_from,
-    cases=lambda seed: [_depth_case(seed)],
+    cases=lambda seed: [_depth_case(seed), _never_flips(seed)],
     mistakes=(
         Mistake(
             "at_the_noun",
             "Yours writes at the noun. There it works from the start, since everything after it is still to be "
             "computed; asked is the *last* token.",
-            lambda lm, data: _first_above(lm, data, _pushed_gaps(lm, data, data["noun"])),
+            partial(_wrongly_written, noun=("at", "to")),
+        ),
+        Mistake(
+            "the_nouns_arrow",
+            "Yours writes at the last token what differs at the *noun*. What tells the numbers apart here is another "
+            "arrow: read the difference at the place where you write it.",
+            partial(_wrongly_written, noun=("at",)),
+        ),
+        Mistake(
+            "one_for_all",
+            "Yours adds the *mean* difference to every prompt. That is one arrow; the whole difference is each "
+            "prompt's own, twin minus itself.",
+            partial(_wrongly_written, averaged=True),
         ),
         Mistake(
             "any_rise",
             "Yours takes the first layer at which the gap rises at all: a random push does that too. Asked is the "
             "first at which its mean is above 0, so that the answer flips.",
             _any_rise,
+        ),
+        Mistake(
+            "change",
+            "Yours are *changes* of the gap. Asked is the gap itself after each push: above 0 the answer has flipped, "
+            "and that a change cannot tell.",
+            _change,
         ),
         Mistake(
             "layer_before",
@@ -1008,15 +1149,28 @@ WRITABLE_FROM = Exercise(
         Mistake(
             "everywhere",
             "Yours pushes at every position, the noun among them. Push at the last token alone: `position=-1`.",
-            lambda lm, data: _first_above(lm, data, _pushed_gaps(lm, data, None)),
+            partial(_wrongly_written, to=None),
+        ),
+        Mistake(
+            "last_tried_if_none",
+            "Where no layer flips the answer, yours names the last one tried all the same. Say `lm.n_layers`, one past "
+            "the last.",
+            lambda lm, data: _first_above(lm, data, _swapped_gaps(lm, data), none=_layers(lm, data)[-1]),
+        ),
+        Mistake(
+            "first_tried_if_none",
+            "Where no layer flips the answer, yours names the first one tried. Say `lm.n_layers`, one past the last.",
+            lambda lm, data: _first_above(lm, data, _swapped_gaps(lm, data), none=_layers(lm, data)[0]),
         ),
     ),
     hints=(
-        "Layers to try: `int(depth * lm.n_layers)` for each depth, lowest first.",
-        "The direction of a layer is the one of the last exercise: plural mean minus singular mean, of that layer.",
-        "Inside `with mk.edit(lm, mk.add_direction(direction, layer, position=-1)):` take "
-        "`mk.last_logits(lm, data['prompts'], [is_, are])` and append `(column 1 - column 0).mean()` to the gaps; the "
-        "first layer whose gap is above 0 is the answer.",
+        "Layers to try: `int(depth * lm.n_layers)` for each depth, lowest first. The whole difference at the last "
+        "token: `mk.features(lm, data['twins']) - mk.features(lm, data['prompts'])`, `[layer prompt d_model]`.",
+        "Each prompt has a difference of its own, so push prompt by prompt: inside "
+        "`with mk.edit(lm, mk.add_direction(apart[layer, i], layer, position=-1)):` take "
+        "`mk.last_logits(lm, [prompt], data['answers'])`, column 1 minus column 0.",
+        "For each layer append the mean of these gaps to a list `gaps`; then "
+        "`next((layer for layer, gap in zip(layers, gaps) if gap > 0), lm.n_layers)`.",
     ),
     properties=(
         Property(
@@ -1024,8 +1178,9 @@ WRITABLE_FROM = Exercise(
             lambda result, lm, data: result["layer"] in (*_layers(lm, data), lm.n_layers),
         ),
     ),
-    discussion="A probe reads the number at the last token long before this layer. What it reads there is, for this "
-    "question, not (yet) what the model acts on: later layers fetch the number from the noun.",
+    discussion="Swapping the whole state is the most that writing here can do, whatever the direction. A probe reads "
+    "the number at the last token long before this layer; until late it is hardly what the model acts on: later layers "
+    "fetch the number from the noun.",
     tolerance=1e-2,
 )
 
@@ -1146,9 +1301,9 @@ def _around_origin(x: Tensor, y: Tensor) -> Tensor:
     return (data - (data @ read)[:, None] * gap / (gap @ read)).float()
 
 
-def _with_labels(x: Tensor, y: Tensor) -> Tensor:
+def _with_labels(x: Tensor, y: Tensor, centre: float | None = None) -> Tensor:
     data, _, _, gap = _parts(x, y)
-    return (data - (y.double() - y.double().mean())[:, None] * gap).float()
+    return (data - (y.double() - (y.double().mean() if centre is None else centre))[:, None] * gap).float()
 
 
 def _skewed(seed: int) -> tuple:
@@ -1189,6 +1344,12 @@ LEACE = Exercise(
             "knows: it may only look at the vector.",
             _with_labels,
         ),
+        Mistake(
+            "off_class_one",
+            "Yours takes the gap off the rows of class 1: it looks at their *label*. An eraser has to work on a new "
+            "example whose label nobody knows: it may only look at the vector.",
+            partial(_with_labels, centre=0.0),
+        ),
     ),
     hints=(
         "Three ingredients: `mean = x.mean(0)`, the covariance `S = (x - mean).T @ (x - mean) / len(x)`, and "
@@ -1218,11 +1379,10 @@ def fair_control(data: dict[str, Any], lm: LanguageModel) -> dict[str, Any]:
 
 
 def _measured(choice: str, data: dict[str, Any], lm: LanguageModel, position: int | None = -1) -> dict[str, Any]:
-    push = (data["layer"], data["directions"][choice])
-    before, after = (
-        _gaps(lm, [data["prompt"]], push=each, position=position, answers=data["answers"]) for each in (None, push)
-    )
-    return {"choice": choice, "shift": float((after - before).mean())}
+    direction = data["directions"][choice]
+    pushes = [(data["layer"], vector) for vector in (0 * direction, direction)]
+    before, after = _gaps(lm, [data["prompt"]], pushes, position=position, answers=data["answers"])
+    return {"choice": choice, "shift": float(after - before)}
 
 
 def _control_case(seed: int) -> tuple:
@@ -1270,6 +1430,22 @@ FAIR_CONTROL = Exercise(
             lambda data, lm: _measured("random, length one", data, lm),
         ),
         Mistake(
+            "not_a_change",
+            "The right control; but yours is the gap *after* the push. Its evidence is the change: take off the gap "
+            "without any push.",
+            lambda data, lm: {
+                "choice": "random, same length",
+                "shift": float(
+                    _gaps(
+                        lm,
+                        [data["prompt"]],
+                        [(data["layer"], data["directions"]["random, same length"])],
+                        answers=data["answers"],
+                    )
+                ),
+            },
+        ),
+        Mistake(
             "everywhere",
             "The right control in the wrong place: yours is added at every position. Add it where the real one was, "
             "`position=-1`.",
@@ -1280,8 +1456,9 @@ FAIR_CONTROL = Exercise(
         "The rival explanation: *any* push of that size would do. Which direction is a push of that size, and has "
         "nothing to do with number?",
         "Length and place the same, direction another.",
-        "Add `data['directions']['random, same length']` at `data['layer']`, `position=-1`, and return the choice with "
-        "the change of the gap between the two answers.",
+        "The gap is `mk.last_logits(lm, [data['prompt']], data['answers']).diff(dim=-1)`. Add "
+        "`data['directions']['random, same length']` at `data['layer']`, `position=-1`, and return the choice with the "
+        "change of that gap.",
     ),
     discussion="A good control differs from the experiment in exactly the thing that the claim is about. And one "
     "random direction is one draw: the next cells draw a new one for each layer.",
@@ -1313,43 +1490,51 @@ CHAPTER = Chapter(
     ),
     claim=Claim(
         statements={
-            "a": Option(
+            "probe_is_use": Option(
                 "whatever a probe reads at a place, the model uses there",
                 False,
-                "The number was readable at the last token in the middle layers, and writing there did nothing",
+                "The number was readable at the last token in the middle layers, and writing it there, even the whole "
+                "state, hardly moved the verb",
             ),
-            "b": Option(
+            "noun_decides": Option(
                 "the number direction at the noun is what the model takes its verb from",
                 True,
                 "Added there it flipped the verb, erased there the agreement suffered; the controls did neither",
             ),
-            "c": Option(
+            "truth_direction": Option(
                 "the model holds a direction of truth",
                 False,
                 "The probe named so put negations the wrong way round: it follows which country goes with which city",
             ),
         },
         evidence={
-            "a": Option("readable", False, "That is the word for what the probes found"),
-            "b": Option("correlated", False, "It would be the word had we only watched"),
-            "c": Option(
-                "causal: added, it is enough to flip the verb; taken away, the agreement suffers",
+            "readable": Option("a probe finds it", False, "That is the word for what the probes found"),
+            "correlated": Option(
+                "it goes along with the number", False, "It would be the word had we only watched; we wrote and erased"
+            ),
+            "sufficient": Option(
+                "added, it is enough to flip the verb",
+                False,
+                "True, and half of it: without the erasure another source might do as well",
+            ),
+            "used": Option(
+                "sufficient and necessary: added, it flips the verb; taken away, the agreement suffers",
                 True,
-                "Sufficient and necessary, for these sentences and in this measure",
+                "Both, for these sentences and in this measure",
             ),
         },
         refuted_by={
-            "a": Option(
+            "random_flips": Option(
                 "random directions of the same length that flip the verb as often",
                 True,
                 "Then the push, not the direction, would be what counts",
             ),
-            "b": Option(
+            "better_probe": Option(
                 "a probe with a higher accuracy at another layer",
                 False,
                 "Accuracy speaks about reading; the claim is about use",
             ),
-            "c": Option(
+            "nonlinear_rest": Option(
                 "a nonlinear probe that still reads the number after erasure",
                 False,
                 "It would show what erasure left, not that the direction does nothing",

@@ -1,16 +1,20 @@
 """Right answers to chapter 03, each exercise at least twice, written as differently as learners do."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from mechkit.course.checks import Surroundings, check
+from mechkit.course.exercises import ch03
 from mechkit.methods.erasure import add_direction, fit_leace
 from mechkit.methods.probes import accuracy, features, fit_logistic, last_logits
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
+from mechkit.network.tiny import tiny_model
 
 
 def sklearn_right(x, y, train, test):
@@ -139,7 +143,7 @@ def push_with_the_library(lm, data):
     one, many = (features(lm, data[side])[layer].mean(0) for side in ("singular", "plural"))
     noise = data["noise"][: lm.d_model]
     noise = noise * (many - one).norm() / noise.norm()
-    plain = last_logits(lm, data["prompts"], verbs)
+    plain = last_logits(lm, data["prompts"], data["answers"])
     found = {}
     for name, push in (("random", noise), ("direction", many - one)):
         with edit(lm, add_direction(push, layer, position=-1)):
@@ -191,30 +195,28 @@ def control_in_place(data, lm):
 
 
 def writable_with_the_library(lm, data):
-    verbs = [lm.token_id(word) for word in data["answers"]]
-    one, many = (features(lm, data[side]).mean(1) for side in ("singular", "plural"))
-    layers = [int(depth * lm.n_layers) for depth in data["depths"]]
-    gaps = []
-    for layer in layers:
-        with edit(lm, add_direction(many[layer] - one[layer], layer, position=-1)):
-            logits = last_logits(lm, data["prompts"], verbs)
-        gaps.append((logits[:, 1] - logits[:, 0]).mean())
-    flips = [layer for layer, gap in zip(layers, gaps, strict=True) if gap > 0]
-    return {"gaps": torch.stack(gaps), "layer": min(flips, default=lm.n_layers)}
+    one, many = (features(lm, data[name]) for name in ("prompts", "twins"))
+    found = {"layer": lm.n_layers, "gaps": []}
+    for layer in reversed([int(depth * lm.n_layers) for depth in data["depths"]]):
+        gaps = []
+        for place, prompt in enumerate(data["prompts"]):
+            with edit(lm, add_direction(many[layer, place] - one[layer, place], layer, position=-1)):
+                gaps.append(last_logits(lm, [prompt], data["answers"])[0].diff())
+        found["gaps"].insert(0, torch.cat(gaps).mean())
+        found["layer"] = layer if found["gaps"][0] > 0 else found["layer"]
+    return found
 
 
 def writable_by_hand(lm, data):
+    """The whole state put in the place of the other: no difference is taken."""
     found = {"layer": lm.n_layers, "gaps": []}
-    streams = [
-        [run(lm, prompt, sites="resid_post")[1].stack("resid_post")[:, 0, -1] for prompt in data[side]]
-        for side in ("singular", "plural")
-    ]
-    directions = torch.stack(streams[1]).mean(0) - torch.stack(streams[0]).mean(0)
     for depth in data["depths"]:
-        layer = int(depth * lm.n_layers)
-        place = Edit("resid_post", layer, lambda value, layer=layer: value + directions[layer], position=-1)
-        gaps = [gap_one_by_one(lm, prompt, data["answers"], [place]) for prompt in data["prompts"]]
-        found["gaps"].append(sum(gaps) / len(gaps))
+        layer, gaps = int(depth * lm.n_layers), []
+        for prompt, twin in zip(data["prompts"], data["twins"], strict=True):
+            state = run(lm, twin, sites="resid_post", layers=layer)[1]["resid_post", layer][:, -1]
+            place = Edit("resid_post", layer, lambda _, state=state: state, position=-1)
+            gaps.append(gap_one_by_one(lm, prompt, data["answers"], [place]))
+        found["gaps"].append(float(np.mean(gaps)))
         if found["gaps"][-1] > 0:
             found["layer"] = min(found["layer"], layer)
     return found
@@ -258,3 +260,39 @@ RIGHT = {
     "03_erase": [erase_by_matrix, erase_by_numpy],
     "03_leace": [leace_by_formula, leace_by_the_library],
 }
+
+
+def test_no_layer_at_all_is_a_number_and_not_none():
+    def none_if_none(table, chance):
+        found = first_by_last_failure(table, chance)
+        return None if found == table.shape[1] else found
+
+    verdict = check(ch03.FIRST_READABLE, none_if_none, Surroundings({}, {}, {}))
+    assert verdict.message == "The answer returned None; wanted a whole number."
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_control_that_nobody_can_remember_is_said(seed):
+    def a_coin_for_each_example(x, y, words, coins, train, test):
+        control = torch.randint(2, (len(words),), generator=torch.Generator().manual_seed(seed))
+        return sklearn_right(x, y, train, test) - sklearn_right(x, control, train, test)
+
+    verdict = check(ch03.SELECTIVITY, a_coin_for_each_example, Surroundings({}, {}, {}))
+    assert verdict.stage == "property"
+    assert verdict.message.startswith("Your control sits at chance")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_control_task_wins_in_one_case_and_the_most_reversed_layer_is_not_the_most_telling(seed):
+    task, memory = (ch03.selectivity(*case) for case in ch03.SELECTIVITY.cases(seed))
+    assert task >= 0
+    assert memory < -0.1
+    order = ch03._orders(*ch03.MOST_REVERSED.cases(seed)[1])["order"]
+    assert (order - 0.5).abs().argmax() == order.argmax()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_case_never_flips(seed):
+    tiny, data = ch03.WRITABLE_FROM.cases(seed)[1]
+    lm = tiny_model(tiny.family, seed=tiny.seed, d_model=tiny.d_model)
+    assert writable_by_hand(lm, data)["layer"] == lm.n_layers
