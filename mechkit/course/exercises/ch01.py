@@ -1081,6 +1081,7 @@ TIDY_NEURONS = Exercise(
     discussion="Labels that mean nothing find tidy neurons too: with eight sentences, one neuron in seventy sorts any "
     "four from the other four by luck, and a model has many neurons. Whoever searches long enough finds a story.",
     tolerance=2e-2,
+    allowance="a mean over few sentences turns on the rounding of the quantised weights",
     control=True,
 )
 

@@ -704,6 +704,7 @@ MOST_REVERSED = Exercise(
     discussion="A probe that is right far *less* often than a coin has found something real: only not what its "
     "labels are called. On sentences of the training kind the two could not be told apart.",
     tolerance=0.02,
+    allowance="an AUC over a few hundred sentences moves when two of them change places",
 )
 
 
@@ -1000,6 +1001,7 @@ NUMBER_PUSH = Exercise(
     discussion="Same place, same length, another direction: that is the whole control. The difference between the "
     "two numbers is what this *direction* does, over and above being pushed at all.",
     tolerance=1e-2,
+    allowance="a push is added in float32 at every layer above",
 )
 
 
@@ -1182,6 +1184,7 @@ WRITABLE_FROM = Exercise(
     "the number at the last token long before this layer; until late it is hardly what the model acts on: later layers "
     "fetch the number from the noun.",
     tolerance=1e-2,
+    allowance="a gap over few prompts turns on rounding",
 )
 
 

@@ -620,6 +620,7 @@ FIRST_MLP = Exercise(
     "claim about storage.",
     control=True,
     tolerance=5e-3,
+    allowance="probabilities of noisy runs are small, and their ratio feels rounding",
 )
 
 
