@@ -166,7 +166,7 @@ def test_an_edited_argument_is_said_and_the_original_untouched(notebook, argumen
         {1},
         object(),
     ],
-    ids=repr,
+    ids=["nan", "array", "words", "list", "dict", "set", "object"],
 )
 def test_an_argument_that_is_only_read_is_not_edited(notebook, argument):
     assert outcome_of(notebook, "def f(x): return 1", argument).trouble == ""
