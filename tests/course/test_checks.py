@@ -128,7 +128,9 @@ def test_the_first_thing_that_is_wrong_is_said(notebook, body, stage, words):
     assert verdict.mistake == ""
 
 
-@pytest.mark.parametrize("answer", [None, 3, "spread", [spread], torch.ones(2)], ids=["none", "number", "name", "list", "tensor"])
+@pytest.mark.parametrize(
+    "answer", [None, 3, "spread", [spread], torch.ones(2)], ids=["none", "number", "name", "list", "tensor"]
+)
 def test_an_answer_that_is_not_callable_is_of_the_wrong_type(answer):
     verdict = check(SPREAD, answer, Surroundings({}, {}, {}))
     assert (verdict.status, verdict.stage) == ("failed", "type")
