@@ -23,7 +23,6 @@ SITES = ("resid_pre", "resid_mid", "attn_out", "mlp_out", "z", "q", "k", "v", "p
 WITH_HEADS = ("z", "q", "k", "v", "pattern")
 AXES = ("layer", "head", "position")
 ROWS = 72  # runs at once: more is hardly faster, and takes memory
-SPREAD = 0.6  # cells run together whose runs have at least this share of the longest one's positions
 
 
 @dataclass(frozen=True)
@@ -134,15 +133,13 @@ class _Plan:
         self.rows = by_cell(places, self.axes) > 0
 
     def batches(self, rows: int) -> list[list[tuple[int, ...]]]:
-        """Cells that run together: of one layer, of about as many positions, of at most so many rows."""
+        """Cells that run together: changed from the same position on, of at most so many rows, upwards by layer."""
         found: list[list[tuple[int, ...]]] = []
-        length, room = self._base.tokens.shape[1], 0
-        for cell in sorted(
-            map(tuple, self.rows.any(-1).nonzero().tolist()), key=lambda each: (each[0], self._start(each))
-        ):
+        room = 0
+        cells = map(tuple, self.rows.any(-1).nonzero().tolist())
+        for cell in sorted(cells, key=lambda each: (self._start(each), each)):
             needed = int(self.rows[cell].sum())
-            with_last = found and found[-1][0][0] == cell[0] and needed <= room
-            if with_last and length - self._start(cell) >= SPREAD * (length - self._start(found[-1][0])):
+            if found and needed <= room and self._start(cell) == self._start(found[-1][0]):
                 found[-1].append(cell)
                 room -= needed
             else:
@@ -165,20 +162,30 @@ class _Plan:
         return cell[-1] if "position" in self.axes else self._first[cell[0]]
 
     def _final(self, cells: Int[Tensor, "row axis"], prompts: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        """The last stream after the last token, for one cell and prompt a row."""
-        layer, start = int(cells[0, 0]), min(self._start(tuple(cell)) for cell in cells.tolist())
-        where = {axis: cells[:, i] for i, axis in enumerate(self.axes)}
-        new = self._values[layer][prompts, start:]
-        row = torch.arange(len(prompts))
-        place = (row, where["position"] - start if "position" in where else slice(None))
-        place += (where["head"],) if "head" in where else ()
+        """The last stream after the last token, for one cell and prompt a row, upwards by layer."""
+        layers, start = cells[:, 0], self._start(tuple(cells[0].tolist()))
+        resid = torch.stack(
+            [
+                self._base.resid_pre(layer)[prompt, start:]
+                for layer, prompt in zip(layers.tolist(), prompts, strict=True)
+            ]
+        )
+        edits = [self._swap(layer, cells, prompts, start) for layer in layers.unique().tolist()]
+        return self._base.rest(layers, resid, prompts, *edits)[:, -1]
+
+    def _swap(self, layer: int, cells: Tensor, prompts: Tensor, start: int) -> Edit:
+        """Put the new values into the rows whose cell is of this layer."""
+        rows = (cells[:, 0] == layer).nonzero()[:, 0]
+        where = {axis: cells[rows, i] for i, axis in enumerate(self.axes)}
+        inner = (where["position"] - start if "position" in where else slice(None),)
+        inner += (where["head"],) if "head" in where else ()
+        new = self._values[layer][prompts[rows], start:][(torch.arange(len(rows)), *inner)]
 
         def change(old: Tensor) -> Tensor:
-            by_position(old, self._site)[place] = new[place]
+            by_position(old, self._site)[(rows, *inner)] = new
             return old
 
-        resid = self._base.resid_pre(layer)[prompts, start:]
-        return self._base.rest(layer, resid, prompts, Edit(self._site, layer, change))[:, -1]
+        return Edit(self._site, layer, change)
 
 
 def by_cell(

@@ -43,36 +43,49 @@ class Replay:
 
     def values(self, site: str) -> dict[int, Tensor]:
         """A site's values in the kept run, layer by layer."""
+        if (site, 0) in self._kept:
+            return {layer: self._kept[site, layer] for layer in range(self.lm.n_layers)}
         with torch.no_grad(), read(self.lm, site) as seen:
             self.lm.hf.base_model(input_ids=self.tokens, use_cache=False)
         return {layer: value for (_, layer), value in seen.items()}
 
     def rest(
-        self, layer: int, resid: Float[Tensor, "row last d_model"], prompts: Int[Tensor, " row"], *edits: Edit
+        self,
+        layer: int | Int[Tensor, " row"],
+        resid: Float[Tensor, "row last d_model"],
+        prompts: Int[Tensor, " row"],
+        *edits: Edit,
     ) -> Float[Tensor, "row last d_model"]:
         """The last layer's resid_post, had the stream before `layer` been `resid` at the last positions.
 
         The positions before those are as in the kept run; their keys and values are reused, not computed.
 
         Args:
+            layer: One for all rows, or one for each, never falling: a row joins the others at its layer.
             resid: One row for each variant.
             prompts: Which of the kept prompts each row is a variant of.
-            edits: Changes on the way; their positions count from the end (-1 the last) or from `resid`'s first.
+            edits: Changes on the way; their positions count from the end (-1 the last) or from `resid`'s first, and
+                their rows are those that have joined by then.
         """
+        begins = torch.as_tensor(layer).expand(len(resid))
+        joined = [int((begins <= number).sum()) for number in range(self.lm.n_layers)]
         start = self.tokens.shape[1] - resid.shape[1]
-        with torch.no_grad(), edit(self.lm, *edits), self._with_past(start, prompts):
-            for number in range(layer, self.lm.n_layers):
+        stream = resid[:0]
+        with torch.no_grad(), edit(self.lm, *edits), self._with_past(start, prompts, joined):
+            for number in range(int(begins[0]), self.lm.n_layers):
+                stream = torch.cat([stream, resid[len(stream) : joined[number]]])
                 block = self.lm.module(self.lm.family.places["resid_post"].path, number)
-                resid = block(resid, **self._arguments(number, start, prompts))
-        return resid
+                stream = block(stream, **self._arguments(number, start, prompts[: len(stream)]))
+        return stream
 
     @contextmanager
-    def _with_past(self, start: int, prompts: Tensor) -> Iterator[None]:
+    def _with_past(self, start: int, prompts: Tensor, joined: Sequence[int]) -> Iterator[None]:
         """Put the kept keys and values of the positions before `start` in front of those that are computed."""
         taps = []
         for layer in range(self.lm.n_layers if start else 0):
             module = self.lm.module(self.lm.family.attention, layer)
-            taps += [(module, site, self._in_front(self._kept[site, layer], start, prompts)) for site in ("k", "v")]
+            here = prompts[: joined[layer]]
+            taps += [(module, site, self._in_front(self._kept[site, layer], start, here)) for site in ("k", "v")]
         with watched(self.lm.hf, taps):
             yield
 

@@ -36,6 +36,20 @@ def test_a_changed_stream_gives_what_the_edited_run_gives(start, tiny):
     torch.testing.assert_close(final, cache["resid_post", layer][:, start:])
 
 
+@pytest.mark.parametrize("start", [0, 3])
+def test_rows_that_join_later_give_what_each_gives_alone(start, tiny):
+    kept = Replay(tiny, prompts(tiny))
+    layers = torch.tensor([0, 0, 1, tiny.n_layers - 1])
+    noise = torch.randn(4, 7 - start, tiny.d_model, generator=torch.Generator().manual_seed(1))
+    resid = noise + torch.stack(
+        [kept.resid_pre(int(layer))[row, start:] for layer, row in zip(layers, ROWS, strict=True)]
+    )
+    together = kept.rest(layers, resid, ROWS)
+    for row, layer in enumerate(layers.tolist()):
+        alone = kept.rest(layer, resid[row : row + 1], ROWS[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
 @pytest.mark.parametrize("site", ["k", "z", "mlp_out"])
 def test_edits_on_the_way_count_positions_from_where_the_rest_begins(site, tiny):
     tokens = prompts(tiny)
