@@ -63,7 +63,7 @@ def state_in_place(lm, prompt, subject, noise, place, token):
 def carrier_by_restore(lm, data):
     found = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs, token = NoisyRuns(lm, prompt, subject), lm.token_id(answer)
+        runs, token = NoisyRuns(lm, prompt, subject, draws=2), lm.token_id(answer)
         layer = lm.n_layers // 5
         scores = [restore(runs, token, [("resid_post", layer, each)]).mean() for each in runs.subject]
         found.append(runs.subject[int(torch.stack(scores).argmax())])
@@ -73,7 +73,7 @@ def carrier_by_restore(lm, data):
 def carrier_by_trace(lm, data):
     found = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs = NoisyRuns(lm, prompt, subject)
+        runs = NoisyRuns(lm, prompt, subject, draws=2)
         row = trace(runs, lm.token_id(answer), layers=[lm.n_layers // 5]).recovered[0]
         found.append(max(runs.subject, key=lambda position, row=row: row[position]))
     return torch.tensor(found)
@@ -94,7 +94,7 @@ def late_by_numpy(recovered):
 def mlps(lm, data, layers):
     shares = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs, token = NoisyRuns(lm, prompt, subject), lm.token_id(answer)
+        runs, token = NoisyRuns(lm, prompt, subject, draws=2), lm.token_id(answer)
         places = [("mlp_out", layer, position) for layer in layers for position in runs.subject]
         clean, noisy = runs.probabilities(token)
         shares.append((restore(runs, token, places).mean().item() - noisy) / (clean - noisy))
