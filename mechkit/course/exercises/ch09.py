@@ -1209,8 +1209,8 @@ CHAPTER = Chapter(
                 "who the subject is passes through the states at its tokens early on, and through the last position's "
                 "late",
                 True,
-                "That is what the map of single states showed, with the exceptions that you found, and one subject that "
-                "no state of its own carried.",
+                "That is what the map of single states showed, with the exceptions that you found, and one subject "
+                "that no state of its own carried.",
             ),
             "editable": Option(
                 "where tracing recovers most is where an edit works best",

@@ -1,8 +1,11 @@
 """Right answers to chapter 09, each exercise at least twice, written as differently as learners do."""
 
 import numpy as np
+import pytest
 import torch
 
+from mechkit.course.checks import Surroundings, check
+from mechkit.course.exercises import ch09
 from mechkit.methods.editing import Rewrite, rewritten
 from mechkit.methods.tracing import NoisyRuns, restore, trace
 from mechkit.network.cache import run
@@ -202,3 +205,17 @@ RIGHT = {
     "09_works_anyway": [works_by_listing, works_by_mask],
     "09_edit_control": [control_at_once, control_by_probabilities],
 }
+
+
+@pytest.mark.parametrize("choice", [*ch09.NO_CONTROL, "another"])
+def test_a_wrong_choice_with_any_number_is_answered_without_the_right_one(choice):
+    verdict = check(ch09.EDIT_CONTROL, lambda lm, data: {"choice": choice, "gain": 0.5}, Surroundings({}, {}, {}))
+    assert verdict.stage == "property"
+    assert verdict.message == ch09.NO_CONTROL.get(choice, verdict.message)
+    assert "wanted" not in verdict.message
+
+
+@pytest.mark.parametrize("never", [lambda table: -1, len])
+def test_late_site_asks_what_to_return_for_never(never):
+    table = ch09._never_late(3)[0]
+    assert ch09.late_site(table) == table.shape[1] != never(table)
