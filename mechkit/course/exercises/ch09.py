@@ -350,18 +350,20 @@ def _by_token(lm: LanguageModel, data: dict[str, Any]) -> list[dict[int, float]]
 
 @lru_cache(maxsize=64)
 def _scores(lm: LanguageModel, prompt: str, subject: str, answer: str) -> dict[int, float]:
-    """The probability with each of the subject's tokens restored, by whole runs."""
+    """The probability with each of the subject's tokens restored, by a whole run with a group of rows for each."""
     runs, token, layer = _runs(lm, prompt, subject), lm.token_id(answer), lm.n_layers // 5
-    noisy = runs.noisy.resid_pre(0)
-    clean = run(lm, prompt, sites="resid_post", layers=layer)[1]["resid_post", layer][0]
-    begin = Edit("resid_pre", 0, lambda _: noisy)
-    scores = {}
-    for position in runs.subject:
-        back = Edit("resid_post", layer, lambda old, i=position: clean[i].expand_as(old), position=position)
-        with edit(lm, begin, back):
-            logits, _ = run(lm, runs.tokens.repeat(runs.draws, 1), sites=())
-        scores[position] = _mean_probability(logits[:, -1], token)
-    return scores
+    groups = len(runs.subject)
+    noisy, clean = runs.noisy.resid_pre(0).repeat(groups, 1, 1), runs.values("resid_post")[layer]
+
+    def put_back(old: Tensor) -> Tensor:
+        for rows, position in zip(old.chunk(groups), runs.subject, strict=True):
+            rows[:, position] = clean[position]
+        return old
+
+    with edit(lm, Edit("resid_pre", 0, lambda _: noisy), Edit("resid_post", layer, put_back)):
+        logits, _ = run(lm, runs.tokens.repeat(groups * runs.draws, 1), sites=())
+    found = logits[:, -1].softmax(-1)[:, token].view(groups, runs.draws).mean(-1)
+    return dict(zip(runs.subject, found.tolist(), strict=True))
 
 
 @lru_cache(maxsize=64)
@@ -582,9 +584,8 @@ def _mlp_share(
     clean, noisy = runs.probabilities(token)
     start, chosen = runs.noisy.resid_pre(0), runs.subject[-1:] if last_token else runs.subject
     edits = [Edit("resid_pre", 0, lambda _: start)]
-    _, cache = run(lm, prompt, sites="mlp_out")
     for layer in layers:
-        value = cache["mlp_out", layer][:, chosen]
+        value = runs.values("mlp_out")[layer][chosen]
         edits.append(Edit("mlp_out", layer, lambda old, value=value: value.expand_as(old), position=chosen))
     with edit(lm, *edits):
         logits, _ = run(lm, runs.tokens.repeat(runs.draws, 1), sites=())
