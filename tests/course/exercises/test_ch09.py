@@ -1,8 +1,11 @@
 """Right answers to chapter 09, each exercise at least twice, written as differently as learners do."""
 
 import numpy as np
+import pytest
 import torch
 
+from mechkit.course.checks import Surroundings, check
+from mechkit.course.exercises import ch09
 from mechkit.methods.editing import Rewrite, rewritten
 from mechkit.methods.tracing import NoisyRuns, restore, trace
 from mechkit.network.cache import run
@@ -63,7 +66,7 @@ def state_in_place(lm, prompt, subject, noise, place, token):
 def carrier_by_restore(lm, data):
     found = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs, token = NoisyRuns(lm, prompt, subject), lm.token_id(answer)
+        runs, token = NoisyRuns(lm, prompt, subject, draws=2), lm.token_id(answer)
         layer = lm.n_layers // 5
         scores = [restore(runs, token, [("resid_post", layer, each)]).mean() for each in runs.subject]
         found.append(runs.subject[int(torch.stack(scores).argmax())])
@@ -73,7 +76,7 @@ def carrier_by_restore(lm, data):
 def carrier_by_trace(lm, data):
     found = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs = NoisyRuns(lm, prompt, subject)
+        runs = NoisyRuns(lm, prompt, subject, draws=2)
         row = trace(runs, lm.token_id(answer), layers=[lm.n_layers // 5]).recovered[0]
         found.append(max(runs.subject, key=lambda position, row=row: row[position]))
     return torch.tensor(found)
@@ -94,7 +97,7 @@ def late_by_numpy(recovered):
 def mlps(lm, data, layers):
     shares = []
     for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
-        runs, token = NoisyRuns(lm, prompt, subject), lm.token_id(answer)
+        runs, token = NoisyRuns(lm, prompt, subject, draws=2), lm.token_id(answer)
         places = [("mlp_out", layer, position) for layer in layers for position in runs.subject]
         clean, noisy = runs.probabilities(token)
         shares.append((restore(runs, token, places).mean().item() - noisy) / (clean - noisy))
@@ -202,3 +205,17 @@ RIGHT = {
     "09_works_anyway": [works_by_listing, works_by_mask],
     "09_edit_control": [control_at_once, control_by_probabilities],
 }
+
+
+@pytest.mark.parametrize("choice", [*ch09.NO_CONTROL, "another"])
+def test_a_wrong_choice_with_any_number_is_answered_without_the_right_one(choice):
+    verdict = check(ch09.EDIT_CONTROL, lambda lm, data: {"choice": choice, "gain": 0.5}, Surroundings({}, {}, {}))
+    assert verdict.stage == "property"
+    assert verdict.message == ch09.NO_CONTROL.get(choice, verdict.message)
+    assert "wanted" not in verdict.message
+
+
+@pytest.mark.parametrize("never", [lambda table: -1, len])
+def test_late_site_asks_what_to_return_for_never(never):
+    table = ch09._never_late(3)[0]
+    assert ch09.late_site(table) == table.shape[1] != never(table)
