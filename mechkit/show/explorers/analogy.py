@@ -23,7 +23,6 @@ CSS = """<style>
 .mk-analogy .mk-bar{display:inline-block;width:12em;height:11px;margin-right:6px;vertical-align:-1px;
   background:var(--jp-layout-color2,#eee)}
 .mk-analogy .mk-bar i{display:block;height:100%;background:#2f86c9}
-.mk-analogy .widget-radio{display:flex;flex-direction:row;align-items:baseline}
 .mk-analogy .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
 </style>"""
 RULE = "the words of the question may not answer"
@@ -96,10 +95,10 @@ class AnalogyExplorer:
             )
             for word, (name, _) in zip(words, labels, strict=True)
         ]
-        self.method = widgets.RadioButtons(options=list(methods), description="Method", orientation="horizontal")
-        self.vectors = widgets.RadioButtons(
-            options=list(self._compute), description="Vectors", orientation="horizontal"
-        )
+        # buttons, not radio buttons: JupyterLab takes the arrow keys for itself
+        style = {"button_width": "auto"}
+        self.method = widgets.ToggleButtons(options=list(methods), description="Method", style=style)
+        self.vectors = widgets.ToggleButtons(options=list(self._compute), description="Vectors", style=style)
         self.exclude = widgets.Checkbox(True, description=RULE, indent=False, tooltip="The usual rule")
         self.message = widgets.HTML(layout=widgets.Layout(min_height="2.6em"))
         self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
