@@ -108,16 +108,16 @@ def load_patch_sweep(
     corruption: str = "swapped",
     noising: bool = False,
     template: int = 0,
-    path: Path = RESULTS_FILE,
+    path: Path | None = None,
 ) -> StoredSweep:
     """A shipped sweep of the default model over the eight sentences of a template.
 
-    Args: As for `Recipe`.
+    Args: As for `Recipe`; `path` is the shipped file if not given.
     Raises: ValueError if it is not shipped; it lists what is.
     Chapter: 07.
     """
     wanted = Recipe(site, checked_axes(site, over), corruption, noising, template)
-    known = _stored(path)
+    known = _stored(path or RESULTS_FILE)
     if wanted not in known:
         raise ValueError(f"wanted one of the shipped sweeps; came {wanted}: there are\n" + "\n".join(map(str, known)))
     return known[wanted]

@@ -1,5 +1,6 @@
 """The shipped sweeps hold what chapter 07 teaches, and a slice made again agrees."""
 
+import inspect
 from functools import partial
 
 import pytest
@@ -25,6 +26,10 @@ def test_every_sweep_is_there(recipe):
     assert sweep.recovery.isfinite().all()
     assert sweep.labels[sweep.S2].startswith(" ")
     assert abs(sweep.source - sweep.base) > 3
+
+
+def test_its_help_shows_no_path_of_the_machine_that_made_it():
+    assert "/" not in str(inspect.signature(load_patch_sweep))
 
 
 def test_the_file_is_small():

@@ -272,6 +272,13 @@ def _added(
     return _last(lm, corrupted, Edit("resid_pre", layer, lambda old: old + state, position=position))
 
 
+def _read_late(
+    lm: LanguageModel, clean: Sequence[str], corrupted: Sequence[str], layer: int, position: int
+) -> Float[Tensor, "batch d_vocab"]:
+    state = run(lm, clean, sites="resid_post", layers=layer)[1]["resid_post", layer][:, position]
+    return _last(lm, corrupted, Edit("resid_pre", layer, lambda _: state, position=position))
+
+
 def _patch_case(seed: int, family: str) -> tuple:
     lm, data = tiny_model(family, seed=seed), _telling(seed, family)
     return (Tiny(seed, family), data["clean"], data["corrupted"], 1, _first_difference(lm, data))
@@ -296,6 +303,12 @@ PATCH = Exercise(
             "a_layer_late",
             "Yours swaps resid_post, what comes *out of* the layer. Asked is what goes in: resid_pre.",
             lambda lm, clean, corrupted, layer, position: _swap(lm, clean, corrupted, "resid_post", layer, position),
+        ),
+        Mistake(
+            "read_late",
+            "Yours reads resid_post, what comes *out of* the layer, and puts it in *before* the layer, which then "
+            "works on its own output. Read resid_pre.",
+            _read_late,
         ),
         Mistake(
             "every_position",
@@ -378,6 +391,11 @@ MOVES = Exercise(
             lambda data: [layer + 1 for layer in moves(data)],
         ),
         Mistake(
+            "a_layer_early",
+            "Yours are one layer too low. Row l + 1 minus row l is what layer l did: `column.diff()[l]` belongs to l.",
+            lambda data: [layer - 1 for layer in moves(data)],
+        ),
+        Mistake(
             "falls_at_S2",
             "Yours are the layers at which S2 loses most. What leaves S2 may wait elsewhere before it reaches END: "
             "read "
@@ -403,12 +421,13 @@ MOVES = Exercise(
     ),
     properties=(
         Property(
-            "Both are layers of this map, and another one follows each.",
+            "Both are layers of the map in `data`, and another one follows each. (The check brings maps of other "
+            "sentences and of another model: compute the layers, read none off the figure.)",
             lambda result, data: all(0 <= int(layer) < len(data["recovery"]) - 1 for layer in result),
         ),
     ),
-    discussion="Two moves, layers apart: what S2 knows does not travel in one piece. The map says where it sits and "
-    "when it moves; which parts carry it is the next question.",
+    discussion="What S2 knows does not travel in one piece: END gains in several layers. The map says where it sits "
+    "and when it moves; which parts carry it is the next question.",
 )
 
 
@@ -443,6 +462,25 @@ def _chosen(choice: str) -> Callable[[LanguageModel, dict[str, Any]], dict[str, 
     return lambda lm, data: {"choice": choice, "recovery": _recovered(lm, data, choice)}
 
 
+def _not(choice: str, sentence: str) -> Property:
+    return Property(sentence, lambda result, lm, data: result["choice"] != choice)
+
+
+def _measured_there(result: dict[str, Any], lm: LanguageModel, data: dict[str, Any]) -> bool:
+    other = result["choice"] != "other_names"
+    return other or abs(float(result["recovery"]) - _recovered(lm, data, "other_names")) < 1e-3
+
+
+WRONG_CONTROLS = {
+    "itself": "Putting a run's own state back changes nothing, whatever the state says: this recovery is 0 by "
+    "construction. It tests your code, not the claim.",
+    "word_before": "Before the first word that differs, both runs are equal: this recovery is 0 by construction, and "
+    "no result could have surprised you.",
+    "clean_again": "That is the experiment itself. A control changes the one thing that the claim says matters, here "
+    "*which sentence* the state comes from.",
+}
+
+
 def _in_nats(lm: LanguageModel, data: dict[str, Any]) -> dict[str, Any]:
     texts, position = data["sources"]["other_names"]
     now = _gaps(lm, patch(lm, texts, data["corrupted"], data["layer"], position), data)
@@ -461,25 +499,7 @@ CONTROL = Exercise(
         (Tiny(seed + 1, "gpt2"), _control_data(seed + 1, "gpt2")),
     ],
     mistakes=(
-        Mistake(
-            "itself",
-            "Putting a run's own state back changes nothing, whatever the state says: this recovery is 0 by "
-            "construction. It tests your code, not the claim.",
-            _chosen("itself"),
-        ),
-        Mistake(
-            "word_before",
-            "Before the first word that differs, both runs are equal: this recovery is 0 by construction, and no "
-            "result "
-            "could have surprised you.",
-            _chosen("word_before"),
-        ),
-        Mistake(
-            "clean_again",
-            "That is the experiment itself. A control changes the one thing that the claim says matters, here *which "
-            "sentence* the state comes from.",
-            _chosen("clean_again"),
-        ),
+        *(Mistake(choice, sentence, _chosen(choice)) for choice, sentence in WRONG_CONTROLS.items()),
         Mistake(
             "in_nats",
             "The right control, and its logit difference in nats. Say it as a recovery, so that it stands beside the "
@@ -491,6 +511,19 @@ CONTROL = Exercise(
             "The right control, with the recovery of the experiment itself as its evidence. Patch from the control's "
             "sentences.",
             lambda lm, data: {"choice": "other_names", "recovery": _recovered(lm, data, "clean_again")},
+        ),
+    ),
+    properties=(
+        Property(
+            'The choice is one of the names in `data["sources"]`.',
+            lambda result, lm, data: result["choice"] in data["sources"],
+        ),
+        # a wrong choice is named whatever number came with it
+        *(_not(choice, sentence) for choice, sentence in WRONG_CONTROLS.items()),
+        Property(
+            "The right control; its recovery is another. (The check brings other sentences and a tiny model: measure "
+            "it there, with the `lm` and the `data` that it gives you.)",
+            _measured_there,
         ),
     ),
     hints=(
@@ -529,6 +562,14 @@ def _head_map(seed: int) -> Float[Tensor, "layer head"]:
     table = load_patch_sweep("z", ("layer", "head"), template=seed % TEMPLATES).recovery
     order = torch.rand(table.shape, generator=_generator(seed)).argsort(-1) if seed else None
     return table if order is None else table.gather(-1, order)
+
+
+def _right_order(reference: Callable[..., list[tuple[int, int]]]) -> Property:
+    def holds(result: Sequence[Sequence[int]], *case: Any) -> bool:
+        mine = [tuple(int(number) for number in place) for place in result]
+        return mine == reference(*case) or sorted(mine) != sorted(reference(*case))
+
+    return Property("These are the right heads in another order. Asked is the largest first.", holds)
 
 
 KEY_HEADS = Exercise(
@@ -586,6 +627,7 @@ KEY_HEADS = Exercise(
         "`places = recovery.abs().flatten().topk(count).indices` are places in the flattened map.",
         "`[divmod(int(place), recovery.shape[1]) for place in places]`.",
     ),
+    properties=(_right_order(key_heads),),
     discussion="A handful of heads in hundreds, and some of them *negative*: restoring them makes the answer worse. A "
     "list of helpful heads alone would hide that the circuit brakes itself.",
 )
@@ -709,6 +751,7 @@ STEERED_HEADS = Exercise(
             "Each is a (layer, head) of the model it is given. (The check also gives it a tiny one.)",
             lambda result, lm, data: all(0 <= i < lm.n_layers and 0 <= j < lm.n_heads for i, j in result),
         ),
+        _right_order(steered_heads),
     ),
     discussion="Same words before the second name, same positions: only S2 tells these heads where to look. Yet an "
     "attention that changes is a correlate. Who changes it, and does it matter? For that we patch a path.",
@@ -892,6 +935,12 @@ ATTRIBUTION = Exercise(
             "Yours takes means over positions and coordinates. A first-order change is a *sum* over all that changes; "
             "only prompts are averaged.",
             lambda clean, corrupted, gradient: ((clean - corrupted) * gradient).mean((0, 1, 3)),
+        ),
+        Mistake(
+            "product_of_means",
+            "Yours averages the change and the gradient over prompts first, and multiplies the two means. Each prompt "
+            "has its own gradient: multiply prompt by prompt, then average.",
+            lambda clean, corrupted, gradient: ((clean - corrupted).mean(0) * gradient.mean(0)).sum((0, 2)),
         ),
         Mistake(
             "sum_over_prompts",
@@ -1161,6 +1210,12 @@ CHAPTER = Chapter(
                 "a state of another sentence, at the same place, that brings back as much",
                 True,
                 "Then any state in that place would do, and what the clean one says would not matter.",
+            ),
+            "mirror": Option(
+                "a noising sweep of the same sentences that draws another map",
+                False,
+                "With right and wrong exchanged, noising one sentence is denoising another: it cannot come out "
+                "otherwise.",
             ),
             "zero_before": Option(
                 "a recovery of 0 at every word before it",

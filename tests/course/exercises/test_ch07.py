@@ -3,14 +3,19 @@
 from itertools import product
 
 import numpy as np
+import pytest
 import torch
 
+from mechkit.course.checks import Surroundings, check
+from mechkit.course.exercises import find_chapter
+from mechkit.course.exercises.ch07 import WRONG_CONTROLS
 from mechkit.methods.gradients import attribution_patch
 from mechkit.methods.metrics import logit_difference
 from mechkit.methods.patching import Pair, patch_sweep
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
 from mechkit.network.replay import Replay
+from mechkit.network.tiny import tiny_model
 
 
 def recovery_at_once(patched, clean, corrupted):
@@ -222,6 +227,50 @@ RIGHT = {
     "07_attribution": [attribution_by_einsum, attribution_by_numpy],
     "07_missed_heads": [missed_at_once, missed_by_sign],
 }
+
+
+def _verdict(name, answer, seed=0):
+    exercise = next(each for each in find_chapter("07").exercises if each.name == name)
+    return check(exercise, answer, Surroundings(imports={}, answers={}, notebook={}, seconds=300), seed)
+
+
+@pytest.mark.parametrize("number", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("choice", WRONG_CONTROLS)
+def test_a_wrong_control_is_named_whatever_number_came_with_it(choice, number):
+    verdict = _verdict("control", lambda lm, data: {"choice": choice, "recovery": number})
+    assert verdict.message == WRONG_CONTROLS[choice]
+
+
+def test_a_control_with_a_guessed_number_hears_that_the_number_is_wrong():
+    verdict = _verdict("control", lambda lm, data: {"choice": "other_names", "recovery": 0.5})
+    assert verdict.message.startswith("The right control; its recovery is another.")
+    verdict = _verdict("control", lambda lm, data: {"choice": "strangers", "recovery": 0.5})
+    assert verdict.message.startswith("The choice is one of the names")
+
+
+def test_the_right_heads_in_another_order_are_named():
+    verdict = _verdict("key_heads", lambda data: sorted(key_by_topk(data)))
+    assert "another order" in verdict.message
+    steered = next(each for each in find_chapter("07").exercises if each.name == "steered_heads")
+    lm, data = tiny_model(), {"clean": [" Mary and John"], "corrupted": [" John and Mary"], "IO": [1], "S1": [3]}
+    right = steered_by_loop(lm, data).tolist()
+    order = steered.properties[-1]
+    assert order.holds(right, lm, data)
+    assert not order.holds(right[::-1], lm, data)
+
+
+def test_layers_read_off_the_figure_hear_that_the_check_uses_other_maps():
+    verdict = _verdict("moves", lambda data: [20, 23])
+    assert "read none off the figure" in verdict.message
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_known_mistakes_are_named_on_hidden_cases_too(seed):
+    for exercise in find_chapter("07").exercises:
+        if exercise.name == "steered_heads":  # it needs the real weights
+            continue
+        for mistake in exercise.mistakes:
+            assert _verdict(exercise.name, mistake.answer, seed).mistake == mistake.name
 
 
 def test_the_attribution_that_is_taught_is_what_the_library_gives(tiny_models):
