@@ -576,7 +576,7 @@ COPYING_SHARE = Exercise(
         ),
     ),
     discussion="A pattern says *where* a head looks, this says *what it does* with what it finds there: the QK and the "
-    "OV half of a head. A copier has both halves right. Either alone predicts nothing.",
+    "OV half of a head. A copier has both halves right. One half does not tell you the other.",
     teaches=("copying_scores",),
 )
 
@@ -635,7 +635,8 @@ MATCHED_HEADS = Exercise(
         Mistake(
             "chosen_again",
             "Yours may draw the chosen heads themselves: then the control contains what it should be compared with. "
-            "Leave them out.",
+            "Leave them out. (If you think you did: an entry of `order` is a tensor, which is in no set of numbers. "
+            "Take `order[layer].tolist()`.)",
             lambda chosen, order: sorted(_drawn(chosen, order, leave_out=False)),
         ),
         Mistake(
@@ -899,46 +900,44 @@ SUSPECTS = Exercise(
 
 
 def needed_head(lm: LanguageModel, data: Mapping[str, int]) -> Head:
-    receiver = induction_heads(lm, data)[0]
-    left = {sender: _left(lm, sender, receiver, **data) for sender in suspects(lm, data)}
+    left = _left(lm, **data)
     return min(left, key=left.get)
 
 
 @lru_cache(maxsize=512)
-def _left(lm: LanguageModel, sender: Head, receiver: Head, *, batch: int, period: int, seed: int) -> float:
-    """The receiver's induction score with the sender knocked out."""
-    average = _averages(lm, batch=batch, period=period, seed=seed)[sender]
-    tokens = repeated_tokens(lm, batch=batch, period=period, seed=seed)
-    with edit(lm, Edit("z", sender[0], lambda old: average.expand_as(old), head=sender[1])):
-        _, cache = run(lm, tokens, sites="pattern", layers=receiver[0])
-    return float(induction_score(cache["pattern", receiver[0]], period)[receiver[1]])
+def _left(lm: LanguageModel, *, batch: int, period: int, seed: int, fill: str = "mean") -> dict[Head, float]:
+    """The strongest induction head's score without each suspect, in one run: the texts once a suspect."""
+    data = {"batch": batch, "period": period, "seed": seed}
+    senders, (layer, head), tokens = suspects(lm, data), induction_heads(lm, data)[0], repeated_tokens(lm, **data)
+    _, cache = run(lm, tokens, sites="z", layers=range(layer))
+    edits = []
+    for number, (low, writer) in enumerate(senders):
+        z = cache["z", low][:, :, writer]
+        usual = {"mean": z[:, 1:].mean((0, 1)), "zeros": torch.zeros_like(z), "per_position": z.mean(0)}[fill]
+        edits.append(Edit("z", low, partial(_put, usual, slice(number * batch, (number + 1) * batch)), head=writer))
+    with edit(lm, *edits):
+        _, seen = run(lm, tokens.repeat(len(senders), 1), sites="pattern", layers=layer)
+    patterns = seen["pattern", layer].split(batch)
+    return {who: float(induction_score(each, period)[head]) for who, each in zip(senders, patterns, strict=True)}
 
 
-@lru_cache(maxsize=16)
-def _averages(lm: LanguageModel, *, batch: int, period: int, seed: int) -> Float[Tensor, "layer head d_head"]:
-    _, cache = run(lm, repeated_tokens(lm, batch=batch, period=period, seed=seed), sites="z")
-    return torch.stack([cache["z", layer][:, 1:].mean((0, 1)) for layer in range(lm.n_layers)])
+def _put(usual: Tensor, rows: slice, value: Tensor) -> Tensor:
+    value[rows] = usual  # an edit is given a copy
+    return value
 
 
 def _most_left(lm: LanguageModel, data: Mapping[str, int]) -> Head:
-    receiver = induction_heads(lm, data)[0]
-    left = {sender: _left(lm, sender, receiver, **data) for sender in suspects(lm, data)}
+    left = _left(lm, **data)
     return max(left, key=left.get)
 
 
-def _needed_with(lm: LanguageModel, data: Mapping[str, int], *, zeros: bool) -> Head:
+def _needed_with(lm: LanguageModel, data: Mapping[str, int], *, fill: str) -> Head:
     """The same with zeros, or with each position's own mean, in the suspect's place."""
-    (layer, head), tokens = induction_heads(lm, data)[0], repeated_tokens(lm, **data)
-    _, cache = run(lm, tokens, sites="z")
-    left = {}
-    for low, writer in suspects(lm, data):
-        with edit(lm, zero("z", low, head=writer) if zeros else mean("z", low, cache, head=writer)):
-            _, seen = run(lm, tokens, sites="pattern", layers=layer)
-        left[low, writer] = float(induction_score(seen["pattern", layer], data["period"])[head])
+    left = _left(lm, **data, fill=fill)
     return min(left, key=left.get)
 
 
-OTHER_KNOCKS = {"zeros": partial(_needed_with, zeros=True), "per_position": partial(_needed_with, zeros=False)}
+OTHER_KNOCKS = {name: partial(_needed_with, fill=name) for name in ("zeros", "per_position")}
 CONFUSED_NEED: dict[str, Callable[[LanguageModel, Mapping[str, int]], Any]] = {
     "highest_score": lambda lm, data: suspects(lm, data)[0],
     "least_needed": _most_left,
@@ -1121,6 +1120,12 @@ KEY_WITHOUT = Exercise(
             "`h // (lm.n_heads // lm.n_kv_heads)`.",
             partial(_key_with, group=False),
         ),
+        Mistake(
+            "not_centred_and_wrong_group",
+            "Two slips: yours takes out the whole write, its mean too, and reads another head's key. Take off the mean "
+            "over positions 1 and up first; head h uses key number `h // (lm.n_heads // lm.n_kv_heads)`.",
+            partial(_key_with, centre="none", group=False),
+        ),
     ),
     hints=(
         'What the sender writes: `cache["z", layer][:, :, head] @ lm.W_O(layer)[head]`, [batch pos d_model]. Take off '
@@ -1276,6 +1281,14 @@ def _curve(seed: int, points: int) -> tuple:
     raise AssertionError("an endless count has an end")
 
 
+def _late(seed: int, points: int) -> tuple:
+    """A score that rises in the very last stretch only, so that every stretch has to be tried."""
+    width = random.Random(seed).randint(4, 6)
+    scores = 0.05 + 0.004 * torch.randn(points, generator=_generator(seed))
+    scores[-width:] += torch.linspace(0.1, 0.5, width)
+    return 10 * torch.arange(points), scores, width
+
+
 STEEPEST_RISE = Exercise(
     id="05_steepest_rise",
     kind="finding",
@@ -1283,7 +1296,7 @@ STEEPEST_RISE = Exercise(
     points=2,
     minutes=10,
     reference=steepest_rise,
-    cases=lambda seed: [_curve(seed, 60), _curve(seed + 100, 40)],
+    cases=lambda seed: [_curve(seed, 60), _curve(seed + 100, 40), _late(seed + 200, 30)],
     mistakes=(
         Mistake(
             "one_measurement",
@@ -1297,6 +1310,12 @@ STEEPEST_RISE = Exercise(
             partial(_rises, size=True),
         ),
         Mistake("fall", "Yours is the steepest *fall*: the sign is turned round.", partial(_rises, sign=-1)),
+        Mistake(
+            "last_missed",
+            "Yours never tries the last stretch, the one that ends with the last measurement. There are "
+            "`len(scores) - width` of them.",
+            lambda steps, scores, width: steepest_rise(steps[:-1], scores[:-1], width),
+        ),
         Mistake(
             "places",
             "The right stretch, but in places of the list. Return the steps that stand there: `steps[i]`.",
@@ -1387,15 +1406,21 @@ CHAPTER = Chapter(
             ),
         },
         refuted_by={
+            "other_sender": Option(
+                "another previous-token head whose write, taken out of the same keys, costs as much",
+                True,
+                "Then any write would be missed in these keys, and not this head's word on what stood before.",
+            ),
             "random_heads": Option(
                 "as many random heads of the same layers whose absence costs as much",
-                True,
-                "Then the loss would show that the model is fragile, not that these heads copy.",
+                False,
+                "That would refute another sentence: that the induction heads are needed for the copying (section 5). "
+                "This one is about who tells them where to look.",
             ),
             "other_previous": Option(
-                "another head that looks at the token before",
+                "another head that looks at the token before as much",
                 False,
-                "There are several, and the claim is about the one that is listened to.",
+                "There is one, and it refutes nothing: the claim is about whom the induction heads listen to.",
             ),
             "loss_left": Option(
                 "a second copy that is still predicted better than the first",
