@@ -17,7 +17,8 @@ from mechkit.show.style import describe, drawable, new_axes, styled
 
 Head = tuple[int, int]
 LOGITS = "logits"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", ">", "<", "p", "h")
+COLORS = (*style.PALETTE, "#882255", "#8C8C8C", "#7A5C00", "#332288", "#8FBC5A")
 
 
 LOOKS = {
@@ -27,9 +28,8 @@ LOOKS = {
 
 
 def role_looks(roles: Mapping[str, Sequence[Head]]) -> dict[str, tuple[str, str]]:
-    """Each role's colour and marker: no two roles share both."""
-    colors = style.PALETTE
-    return {role: (colors[index % len(colors)], MARKERS[index % len(MARKERS)]) for index, role in enumerate(roles)}
+    """Each role's colour and marker: no two of a dozen roles share either."""
+    return {role: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, role in enumerate(roles)}
 
 
 def circuit_layout(roles: Mapping[str, Sequence[Head]]) -> dict[Head, tuple[float, int]]:
@@ -55,9 +55,10 @@ def circuit_layout(roles: Mapping[str, Sequence[Head]]) -> dict[Head, tuple[floa
 @styled
 def circuit_graph(
     roles: Mapping[str, Sequence[Head]],
-    lines: Sequence[tuple[Head, Head | str, float]] = (),
+    lines: Sequence[tuple[Head | str, Head | str, float]] = (),
     *,
     unit: str = "effect",
+    between: str = "",
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
@@ -65,23 +66,30 @@ def circuit_graph(
 
     Args:
         roles: From a role's name to its heads, (layer, head).
-        lines: (from, to, how much); `to` is a head or "logits". Blue where positive, dashed red where negative.
+        lines: (from, to, how much); `from` is a head, or a role for what its heads do together: one line, from a
+            bracket. `to` is a head or "logits". Blue where positive, dashed red where negative.
         unit: What the lines' numbers are.
+        between: What those between heads are, where that is something else: these then have a scale of their own.
     Raises: ValueError if there is no head, a head has two roles, or a line ends nowhere.
     Chapter: 06.
     """
     places, looks = circuit_layout(roles), role_looks(roles)
     rows = sorted({row for _, row in places.values()})
     layers = sorted({layer for layer, _ in places})
-    spots = {**{head: (x, row) for head, (x, row) in places.items()}, LOGITS: (0.0, len(rows))}
+    spots: dict[Head | str, tuple[float, float]] = {**places, LOGITS: (0.0, len(rows))}
+    joint = {role: [places[tuple(map(int, head))] for head in heads] for role, heads in roles.items() if heads}
     for start, end, _ in lines:
-        for each in (start, end):
-            if each not in spots:
-                raise ValueError(f"wanted lines between heads of the circuit, or to 'logits'; came {each!r}")
+        for each, known in ((start, {**spots, **joint}), (end, spots)):
+            if each not in known:
+                raise ValueError(
+                    f"wanted lines between heads of the circuit, from a role, or to 'logits'; came {each!r}"
+                )
     ax = ax or new_axes(8.6, 0.9 + 0.5 * (len(rows) + 1))
-    most = max((abs(size) for _, _, size in lines), default=1.0) or 1.0
     for start, end, size in lines:
-        ax.add_patch(_line(spots[start], spots[end], size, most))
+        if start in joint:
+            spots[start] = _bracket(ax, joint[start], looks[start][0])
+        scale = [abs(each) for _, to, each in lines if not between or (to == LOGITS) == (end == LOGITS)]
+        ax.add_patch(_line(spots[start], spots[end], size, max(scale) or 1.0))
     for role, heads in roles.items():
         color, marker = looks[role]
         at = [places[tuple(map(int, head))] for head in heads]
@@ -105,9 +113,19 @@ def circuit_graph(
         if heads
     ]
     keys += [Line2D([], [], **LOOKS[sign], lw=1.8, label=f"{sign} it") for sign in LOOKS] if lines else []
+    units = [f"to the logits: {unit}", f"between heads: {between}"] if between else []
+    keys += [Line2D([], [], lw=0, label=each) for each in units]
     ax.legend(handles=keys, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8.5)
     ax.set_title(title)
-    return describe(ax, *_caption(roles, lines, unit))
+    return describe(ax, *_caption(roles, lines, unit, between or unit))
+
+
+def _bracket(ax: Axes, spots: Sequence[tuple[float, float]], color: str) -> tuple[float, float]:
+    """A bracket below the heads that do something together, and the place where their line begins."""
+    low = max(row for _, row in spots) + 0.34
+    left, right = min(x for x, _ in spots), max(x for x, _ in spots)
+    ax.plot([left, left, right, right], [low - 0.1, low, low, low - 0.1], color=color, lw=1.6, zorder=2)
+    return (left + right) / 2, low
 
 
 def _line(start: tuple[float, float], end: tuple[float, float], size: float, most: float) -> FancyArrowPatch:
@@ -129,15 +147,18 @@ def _line(start: tuple[float, float], end: tuple[float, float], size: float, mos
 
 
 def _caption(
-    roles: Mapping[str, Sequence[Head]], lines: Sequence[tuple[Head, Head | str, float]], unit: str
+    roles: Mapping[str, Sequence[Head]], lines: Sequence[tuple[Head | str, Head | str, float]], unit: str, between: str
 ) -> tuple[str, list[list[str]]]:
     named = {
         role: ", ".join(f"L{layer}H{head}" for layer, head in sorted(heads)) for role, heads in roles.items() if heads
     }
     out: dict[Head, list[str]] = {}
     for start, end, size in lines:
-        to = end if end == LOGITS else "L{}H{}".format(*end)
-        out.setdefault(tuple(start), []).append(f"{to} {signed(size)}")
+        to, what = (LOGITS, unit) if end == LOGITS else ("L{}H{}".format(*end), between)
+        said = f"{to} {signed(size)}" + (f" ({what})" if between != unit else "")
+        for head in roles.get(start, [start]):
+            together = f", all of role {start} together" if start in roles else ""
+            out.setdefault(tuple(map(int, head)), []).append(said + together)
     rows = [
         [f"L{layer}H{head}", role, "; ".join(out.get((layer, head), [])) or "none"]
         for role, heads in roles.items()
@@ -146,6 +167,6 @@ def _caption(
     count = sum(len(heads) for heads in roles.values())
     alt = f"Circuit of {count} heads: {'; '.join(f'{role} {heads}' for role, heads in named.items())}"
     return f"{alt}. {len(lines)} lines.", [
-        ["head", "role", f"acts on ({unit})"],
+        ["head", "role", "acts on" if between != unit else f"acts on ({unit})"],
         *sorted(rows, key=lambda row: [int(n) for n in row[0][1:].split("H")]),
     ]

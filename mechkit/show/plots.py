@@ -164,12 +164,13 @@ def contribution_bars(
     *,
     unit: str = "contribution",
     top: int = 15,
+    total: bool = True,
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
     """The parts of a sum, largest magnitude first: blue adds, red takes away.
 
-    Parts beyond the first `top` share one bar, so that the bars still add up to the whole.
+    Parts beyond the first `top` share one bar, so that the bars still add up to the whole (`total`, if that is one).
     """
     array = _vector("contribution_bars", values, labels)
     order = np.argsort(-np.abs(array), kind="stable")
@@ -182,10 +183,9 @@ def contribution_bars(
     _draw_bars(ax, names, lengths, colors, [signed(x) for x in lengths])
     ax.axvline(0, color="#666666", lw=0.8)
     ax.margins(x=0.14)
-    ax.set_xlabel(f"{unit}, in all {signed(array.sum())}")
-    ax.set_title(title)
-    what = f"{len(array)} parts of {unit}, in all {signed(array.sum())}, largest first"
-    parts = [labels[i] for i in order]
+    whole = f"{unit}, in all {signed(array.sum())}" if total else unit
+    ax.set(xlabel=whole, title=title)
+    what, parts = f"{len(array)} parts of {whole}, largest first", [labels[i] for i in order]
     return describe(ax, *captions.caption_list(what, parts, [signed(array[i]) for i in order], spoken=4))
 
 

@@ -42,9 +42,9 @@ def test_a_head_stands_in_its_layers_row_and_nobody_stands_on_another():
 
 
 def test_no_two_roles_look_alike():
-    looks = role_looks({f"role {number}": [] for number in range(9)})
-    assert len(set(looks.values())) == 9
-    assert len({marker for _, marker in looks.values()}) == 9
+    looks = role_looks({f"role {number}": [] for number in range(12)})
+    assert len({color for color, _ in looks.values()}) == 12
+    assert len({marker for _, marker in looks.values()}) == 12
 
 
 def test_the_graph_names_every_head_and_says_so_twice():
@@ -64,12 +64,26 @@ def test_the_graph_names_every_head_and_says_so_twice():
     plt.close("all")
 
 
+def test_what_a_role_does_together_is_one_line_and_each_kind_of_line_says_its_unit():
+    lines = [*LINES, ("mover <1>", (6, 3), 0.5)]
+    ax = circuit_graph(ROLES, lines, unit="nats", between="attention")
+    assert len(ax.patches) == 5
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend[-2:] == ["to the logits: nats", "between heads: attention"]
+    html = style.figure_html(ax.figure)
+    assert html.count("L6H3 +0.50 (attention), all of role") == 2
+    assert "logits -0.70 (nats)" in html
+    plt.close("all")
+
+
 def test_a_circuit_that_cannot_be_drawn_says_why():
     with pytest.raises(ValueError, match="no head at all"):
         circuit_graph({"mover": []})
     with pytest.raises(ValueError, match="wanted a circuit of heads with one role each; came two roles for L1H2"):
         circuit_graph({"mover": [(1, 2)], "negative": [(1, 2)]})
-    with pytest.raises(ValueError, match=r"wanted lines between heads of the circuit, or to 'logits'; came \(9, 9\)"):
+    with pytest.raises(
+        ValueError, match=r"wanted lines between heads of the circuit, from a role, or to 'logits'; came \(9, 9\)"
+    ):
         circuit_graph({"mover": [(1, 2)]}, [((1, 2), (9, 9), 1.0)])
     plt.close("all")
 

@@ -222,6 +222,11 @@ PLACES = Exercise(
             _misplaced(END=lambda right: right["END"] + 1),
         ),
         Mistake(
+            "minus_one",
+            "Your END is −1, Python's name for the last. Count it from the front like the other three: `len(ids) - 1`.",
+            _misplaced(END=lambda right: -1),
+        ),
+        Mistake(
             "without_the_prefix",
             "Yours counts from the first word. The prefix token is position 0, so every place is one more.",
             _misplaced(
@@ -487,7 +492,8 @@ DOMINANT_HEAD = Exercise(
     hints=(
         "`mk.direct_logit_attribution(lm, data['prompts'], right, wrong).heads` is [layer head prompt]; `right` and "
         "`wrong` are lists of ids.",
-        "`mk.end_attention(lm, data['prompts'], mk.ioi_positions(lm, data))` gives [layer head] for each place.",
+        "`mk.end_attention(lm, data['prompts'], mk.ioi_positions(lm, data))` gives [layer head] for each place. "
+        "(`mk.ioi_positions` takes `data` itself.)",
         "The head is `divmod(int(heads.mean(-1).argmax()), lm.n_heads)`; "
         "`max(('IO', 'S1', 'S2', 'END'), key=lambda place: float(looks[place][head]))` is where it looks.",
     ),
@@ -599,8 +605,9 @@ SAID_ONCE = Exercise(
         "`own = [data['names'].index(name) for name in said]`; `float((w[range(len(w)), own] - w.mean(1)).mean())`.",
     ),
     discussion="If this head were part of a machine that detects *repetition*, a name said once would leave it cold. "
-    "On the default model it lowers that name nearly as far. It follows a cruder rule: whoever acts is not the one "
-    "acted upon. Without this control you would have filed it under “duplicate detection”.",
+    "On the default model it lowers that name nearly as far. So repetition is not what it goes by. What it *does* go "
+    "by is still open: the name at S2 acts, and is also the name said last. Without this control you would have filed "
+    "it under “duplicate detection”.",
     tolerance=1e-3,
     control=True,
 )
@@ -758,6 +765,21 @@ COPYING = Exercise(
             lambda logits, tokens, among: _copied(logits, tokens, among + 1),
         ),
         Mistake(
+            "low_side_short",
+            "Your first score is right; the second lost one place: the bottom token is number −1, so the last 5 are "
+            "−5 to −1. Count how many come out *lower* than the name, and ask for less than `among`.",
+            lambda logits, tokens, among: (
+                _copied(logits, tokens, among)[0],
+                _copied(logits, tokens, among, above=1)[1],
+            ),
+        ),
+        Mistake(
+            "low_side_long",
+            "Your first score is right; the second takes one place too many. Count how many come out *lower* than the "
+            "name, and ask for less than `among`.",
+            lambda logits, tokens, among: (_copied(logits, tokens, among)[0], _copied(logits, tokens, among + 1)[1]),
+        ),
+        Mistake(
             "best_only",
             "Yours counts only the very top and the very bottom. A name counts if it is among the `among` nearest.",
             lambda logits, tokens, among: _copied(logits, tokens, 1),
@@ -891,20 +913,33 @@ def _focus(looks: Float[Tensor, "batch key"], places: Mapping[str, Tensor]) -> f
     return sum(float(looks[row, places["IO"][row]] - looks[row, places["S1"][row]]) for row in rows) / len(looks)
 
 
-def _drop(lm: LanguageModel, data: Data, head: Head, mover: Head, *, zeros: bool = False) -> float:
-    return _dropped(lm, *_names(data), tuple(data["fresh"]), head, mover, zeros)
+def _drop(
+    lm: LanguageModel, data: Data, head: Head, mover: Head, *, zeros: bool = False, everywhere: bool = False
+) -> float:
+    return _dropped(lm, *_names(data), tuple(data["fresh"]), head, mover, zeros, everywhere)
 
 
 @lru_cache(maxsize=512)
 def _dropped(
-    lm: LanguageModel, prompts: tuple, io: tuple, subject: tuple, fresh: tuple, head: Head, mover: Head, zeros: bool
+    lm: LanguageModel,
+    prompts: tuple,
+    io: tuple,
+    subject: tuple,
+    fresh: tuple,
+    head: Head,
+    mover: Head,
+    zeros: bool,
+    everywhere: bool,
 ) -> float:
-    where = _places(lm, prompts, io, subject)
-    usual = _seen(lm, fresh)[2].mean(0)[head] * (not zeros)
-    place = Edit("z", head[0], lambda old: usual.expand_as(old), head=head[1], position=-1)
-    kept = _kept(lm, prompts)
-    with read(lm, "pattern", mover[0]) as seen:  # nothing changes before END, so nothing else is run again
-        kept.rest(head[0], kept.resid_pre(head[0])[:, -1:], torch.arange(len(prompts)), place)
+    where, kept = _places(lm, prompts, io, subject), _kept(lm, prompts)
+    if everywhere:
+        usual, position, stream = _usual(lm, fresh, head), None, kept.resid_pre(head[0])
+    else:  # nothing changes before END, so nothing else is run again
+        usual, position, stream = _seen(lm, fresh)[2].mean(0)[head], -1, kept.resid_pre(head[0])[:, -1:]
+    usual = usual * (not zeros)
+    place = Edit("z", head[0], lambda old: usual.expand_as(old), head=head[1], position=position)
+    with read(lm, "pattern", mover[0]) as seen:
+        kept.rest(head[0], stream, torch.arange(len(prompts)), place)
     after = seen["pattern", mover[0]][:, mover[1], -1]
     return _focus(_seen(lm, prompts)[1][:, mover[0], mover[1]], where) - _focus(after, where)
 
@@ -912,6 +947,11 @@ def _dropped(
 @lru_cache(maxsize=8)
 def _kept(lm: LanguageModel, prompts: tuple) -> Replay:
     return Replay(lm, lm.tokens(list(prompts)))
+
+
+def _usual(lm: LanguageModel, fresh: tuple, head: Head) -> Float[Tensor, "pos d_head"]:
+    """What a head writes at each position, on average over the reference."""
+    return run(lm, list(fresh), sites="z", layers=head[0])[1]["z", head[0]][:, :, head[1]].mean(0)
 
 
 def _inhibit_by(lm: LanguageModel, data: Data, score: Callable[[Head, Head], float], place: str = "S2") -> list[Head]:
@@ -929,6 +969,9 @@ CONFUSED_INHIBITION: dict[str, Callable[[LanguageModel, Data], list[Head]]] = {
     "smallest_drop": lambda lm, data: _inhibit_by(lm, data, lambda head, mover: -_drop(lm, data, head, mover)),
     "zeros": lambda lm, data: _inhibit_by(lm, data, lambda head, mover: _drop(lm, data, head, mover, zeros=True)),
     "by_share": _of_shares,
+    "everywhere": lambda lm, data: _inhibit_by(
+        lm, data, lambda head, mover: _drop(lm, data, head, mover, everywhere=True)
+    ),
 }
 
 
@@ -974,14 +1017,21 @@ S_INHIBITION = Exercise(
             CONFUSED_INHIBITION["by_share"],
         ),
         Mistake(
+            "everywhere",
+            "Yours knocks each candidate out at *every* position. What it does at other words then goes as well. Asked "
+            "is what it says at END: `mk.mean(..., position=-1)`.",
+            CONFUSED_INHIBITION["everywhere"],
+        ),
+        Mistake(
             "reversed",
             "The heads are right, and in the wrong order: the largest drop comes first.",
             lambda lm, data: s_inhibition(lm, data)[::-1],
         ),
     ),
     hints=(
-        "Candidates: in the layers below `name_movers(lm, data)[0]`, the `data['candidates']` heads with the most "
-        "attention from END to S2 (`looks['S2'][:high]`).",
+        "`high, mover = name_movers(lm, data)[0]`, and `looks = mk.end_attention(lm, data['prompts'], "
+        "mk.ioi_positions(lm, data))`: the candidates are the `data['candidates']` largest of `looks['S2'][:high]`, "
+        "the layers below.",
         "`_, usual = mk.run(lm, data['fresh'], sites='z')`; then for each candidate "
         "`with mk.edit(lm, mk.mean('z', layer, usual, head=head, position=-1)):` measure `mk.end_attention` again.",
         "A candidate's drop is the mover's (IO less S1) before, less the same after. Sort the candidates by it, "
@@ -1067,6 +1117,18 @@ FAIR_KNOCK_OUT = Exercise(
             "Yours puts zeros in. That takes away what the head says of every sentence too: put in its mean over "
             "`data['fresh']`, position by position.",
             _zeroed,
+        ),
+        Mistake(
+            "end_alone",
+            "Yours knocks the head out at the last position only. What it says at the other words still goes on: leave "
+            "`position` out.",
+            lambda lm, data, head: _gap_with(lm, data, [head], position=-1),
+        ),
+        Mistake(
+            "one_mean_for_all",
+            "One flaw is left: `per_position=False` puts one mean over all words in place of every position's own (and "
+            "over the prefix too). Leave it out.",
+            lambda lm, data, head: _gap_with(lm, data, [head], per_position=False),
         ),
         Mistake(
             "not_knocked_out",
@@ -1197,9 +1259,10 @@ REPAIRER = Exercise(
         "`divmod(int(rise.argmax()), lm.n_heads)`.",
     ),
     properties=(Property(A_HEAD, lambda result, lm, data: _is_head(result, lm)),),
-    discussion="On GPT-2 *backup* name movers wake up when the movers are out. On the default model nothing of the "
-    "kind wakes up: the negative name mover goes quiet, because what it used to suppress is no longer there. The "
-    "output is partly repaired all the same, so a small total effect does not show that a part does little.",
+    discussion="On GPT-2 *backup* name movers wake up when the movers are out. On the default model the negative name "
+    "mover goes quiet, because what it used to suppress is no longer there. Mind that a share that rises need not be "
+    "a head that changed: with the movers gone the last stream is shorter, and its norm scales every share up. The "
+    "next cells take the two apart.",
 )
 
 
@@ -1215,23 +1278,40 @@ def _outside(lm: LanguageModel, circuit: Sequence[Head]) -> list[Head]:
     return [head for head in product(range(lm.n_layers), range(lm.n_heads)) if head not in inside]
 
 
-def _gap_with(
-    lm: LanguageModel, data: Data, out: Sequence[Head], *, zeros: bool = False, position: int | None = None
-) -> float:
-    """The mean logit difference with these heads at their mean over the reference, one edit a head."""
-    _, usual = run(lm, list(data["fresh"]), sites="z")
+def _gap_with(lm: LanguageModel, data: Data, out: Sequence[Head], **how: Any) -> float:
+    """The mean logit difference with these heads at their mean over the reference."""
+    return float(_gaps_with(lm, data, out, **how).mean())
+
+
+def _gaps_with(
+    lm: LanguageModel,
+    data: Data,
+    out: Sequence[Head],
+    *,
+    zeros: bool = False,
+    position: int | None = None,
+    per_position: bool = True,
+    reference: str = "fresh",
+) -> Float[Tensor, " batch"]:
+    """Each prompt's logit difference with these heads at their mean over the reference, one edit a head."""
+    _, usual = run(lm, list(data[reference]), sites="z")
     edits = []
     for layer, head in out:
         mean = usual["z", layer][:, :, head].mean(0) * (not zeros)
+        mean = mean if per_position else mean[1:].mean(0).expand_as(mean)
         mean = mean if position is None else mean[position]
         edits.append(Edit("z", layer, lambda old, mean=mean: mean.expand_as(old), head=head, position=position))
     logits = _look(lm, data["prompts"], *edits)[0]
     rows = torch.arange(len(logits))
-    return float((logits[rows, _ids(lm, data["io"])] - logits[rows, _ids(lm, data["subject"])]).mean())
+    return logits[rows, _ids(lm, data["io"])] - logits[rows, _ids(lm, data["subject"])]
 
 
 def _share_of(lm: LanguageModel, data: Data, out: Sequence[Head], **how: Any) -> float:
     return _gap_with(lm, data, out, **how) / _gap_with(lm, data, [])
+
+
+def _mean_of_ratios(lm: LanguageModel, data: Data, circuit: Sequence[Head]) -> float:
+    return float((_gaps_with(lm, data, _outside(lm, circuit)) / _gaps_with(lm, data, [])).mean())
 
 
 def _circuit_case(seed: int, family: str) -> tuple:
@@ -1268,6 +1348,24 @@ FAITHFUL_SHARE = Exercise(
             "Yours knocks the other heads out at the last position only. What they do at the names still comes "
             "through: knock them out everywhere.",
             lambda lm, data, circuit: _share_of(lm, data, _outside(lm, circuit), position=-1),
+        ),
+        Mistake(
+            "same_prompts",
+            "Yours takes the means over the very prompts that are tested, so part of their answer is put back in (the "
+            "flaw of 06.10). Take them over `data['fresh']`.",
+            lambda lm, data, circuit: _share_of(lm, data, _outside(lm, circuit), reference="prompts"),
+        ),
+        Mistake(
+            "one_mean_for_all",
+            "Yours puts one mean over all words in place of every position's own (`per_position=False`). Keep each "
+            "position's own mean.",
+            lambda lm, data, circuit: _share_of(lm, data, _outside(lm, circuit), per_position=False),
+        ),
+        Mistake(
+            "mean_of_ratios",
+            "Yours is the mean of the prompts' own shares, and a prompt with a small difference then counts most. "
+            "Asked is the mean difference divided by the mean difference.",
+            _mean_of_ratios,
         ),
         Mistake(
             "not_a_share",
@@ -1433,8 +1531,9 @@ CHAPTER = Chapter(
             "whole_story": Option(
                 "these heads are all that the model uses to find the indirect object",
                 False,
-                "Completeness says otherwise: knocked out of the whole model, most roles cost less than they cost the "
-                "circuit. Something outside stands in. And the MLPs were never switched off.",
+                "Completeness says otherwise: if they were, each role would cost the circuit and the model alike. "
+                "Some cost the whole model less (something outside stands in), some cost it more (something outside "
+                "works with them). And the MLPs were never switched off.",
             ),
             "enough": Option(
                 "on these sentences, these few heads alone give most of the answer, and random ones of the same layers "
