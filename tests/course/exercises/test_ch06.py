@@ -146,8 +146,8 @@ def negative_by_masking(lm, data):
     return list(divmod(int(masked.argmin()), lm.n_heads))
 
 
-def inhibition_by_edits(lm, data, movers=movers_by_ranking):
-    high, mover = movers(lm, data)[0]
+def inhibition_by_edits(lm, data):
+    high, mover = movers_by_ranking(lm, data)[0]
     _, usual = run(lm, data["fresh"], sites="z")
 
     def focus():
