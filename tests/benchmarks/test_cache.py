@@ -24,6 +24,7 @@ def measured():
     return ratio
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_cached_run_is_within_its_budget():
     """The best of three: other work on the machine only ever adds."""

@@ -10,6 +10,7 @@ from mechkit.grading.bench import grading_memory
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what other processes use")
 def test_memory_stays_flat_over_a_class():

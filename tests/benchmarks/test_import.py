@@ -15,6 +15,7 @@ def seconds(code):
     return time.perf_counter() - start
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_import_is_within_its_budget():
     """The best of seven, less what Python itself needs to start: other work on the machine only ever adds."""

@@ -16,6 +16,7 @@ BARS = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_sweeps_are_as_much_faster_as_their_budget_says():
     # in a process of its own: run-time shape checks are on in this one, and would be what is measured

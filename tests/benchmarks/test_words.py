@@ -19,6 +19,7 @@ print(max(seconds[len(METHODS):]))
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_an_analogy_is_within_its_budget():
     """The best of three, in a process of its own (shape checks are on in this one): other work only ever adds."""
