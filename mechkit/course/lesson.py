@@ -68,6 +68,8 @@ class Lesson:
             answer: The function that the exercise asks for, or its name.
         """
         exercise, function = self._asked(answer)
+        if exercise is None:
+            return 0.0 if _is_graded() else None
         with cards.nothing_on_stderr() if _is_graded() else contextlib.nullcontext():
             verdict = self._judge(exercise, function)
         entry = self._record(exercise, verdict)
@@ -87,7 +89,9 @@ class Lesson:
 
     def hint(self, name: str) -> None:
         """Show the next hint of an exercise."""
-        exercise = self._exercise(name)
+        exercise = self._find(name)
+        if exercise is None:
+            return
         shown = min(self._entry(exercise).get("hints", 0) + 1, len(exercise.hints))
         self._update(exercise, hints=shown)
         title = f"{self._label(exercise)} · hint {shown} of {len(exercise.hints)}"
@@ -95,7 +99,9 @@ class Lesson:
 
     def reveal(self, name: str) -> None:
         """Show a worked solution, after every hint and one real attempt."""
-        exercise = self._exercise(name)
+        exercise = self._find(name)
+        if exercise is None:
+            return None
         entry = self._entry(exercise)
         left = len(exercise.hints) - entry.get("hints", 0)
         tried = entry.get("tries", 0) > 0 or entry.get("status") == "passed"
@@ -133,13 +139,14 @@ class Lesson:
         truth = {part: _plain(value) for part, value in truth.items()}
         lines = [_compare_guess(part, guess.get(part), value, within) for part, value in truth.items()]
         right = bool(guess) and all(_is_near(guess.get(part), value, within) for part, value in truth.items())
+        comparable = bool(guess) and not any(_is_another_kind(guess.get(part), truth[part]) for part in truth)
 
         def record(progress: dict) -> None:
-            if guess:
+            if comparable:
                 progress["predictions"].setdefault(key, {"guess": guess}).update(outcome=truth, right=right)
 
         self.progress.change(record)
-        tone = "quiet" if not guess else "right" if right else "wrong"
+        tone = "quiet" if not comparable else "right" if right else "wrong"
         self._show(Card(tone, f"Prediction {name}", tuple(lines)))
 
     def claim(self, statement: Any = ..., evidence: Any = ..., refuted_by: Any = ...) -> None:
@@ -182,15 +189,22 @@ class Lesson:
         )
         return check(exercise, function, around)
 
-    def _asked(self, answer: Any) -> tuple[Exercise, Any]:
+    def _asked(self, answer: Any) -> tuple[Exercise | None, Any]:
         """The exercise that an answer is for, and the answer: what the notebook calls by the exercise's name."""
         for exercise in self.chapter.exercises:
             if self._notebook.get(exercise.name, self) is answer:
                 return exercise, answer
         if not isinstance(answer, str):
-            return self._exercise(getattr(answer, "__name__", repr(answer))), answer
-        exercise = self._exercise(answer)
-        return exercise, self._notebook.get(exercise.name)
+            return self._find(getattr(answer, "__name__", repr(answer))), answer
+        exercise = self._find(answer)
+        return exercise, exercise and self._notebook.get(exercise.name)
+
+    def _find(self, name: str) -> Exercise | None:
+        """The exercise of this name; where there is none, a card says which there are."""
+        try:
+            return self._exercise(name)
+        except ValueError as error:
+            return self._show(Card("wrong", "No such exercise", (f"{error}.",)))
 
     def _exercise(self, name: str) -> Exercise:
         for exercise in self.chapter.exercises:
@@ -277,9 +291,16 @@ def _is_near(guess: Any, truth: Any, within: float) -> bool:
     return guess == truth
 
 
+def _is_another_kind(guess: Any, truth: Any) -> bool:
+    """Whether words were guessed where the truth is a number."""
+    return isinstance(truth, Number) and isinstance(guess, str)
+
+
 def _compare_guess(part: str, guess: Any, truth: Any, within: float) -> str:
     if guess is None:
         return f"{part} is {_said(truth)}. You had not guessed."
+    if _is_another_kind(guess, truth):
+        return f"{part} is {_said(truth)}, a number; you said {guess!r}, which does not compare: it does not count."
     verdict = "Right." if _is_near(guess, truth, within) else "Not this time: what made you expect otherwise?"
     return f"{part} is {_said(truth)}; you said {_said(guess)}. {verdict}"
 
