@@ -128,6 +128,7 @@ _NAMES = {
         "gallery_table",
     ),
     "course.lesson": ("lesson",),
+    "course.dashboard": ("dashboard",),
     "course.selftest": ("self_test",),
 }
 _HOMES = {name: f"mechkit.{home}" for home, names in _NAMES.items() for name in names}

@@ -65,8 +65,12 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--repair", action="store_true", help="compare every byte, and make again what is damaged")
 
-    one = _command(commands, progress, "show what you have done", "mechkit progress --json")
-    _json(one)
+    one = _command(commands, progress, "show what you have done", "mechkit progress --reset 05_induction_score")
+    what = one.add_mutually_exclusive_group()
+    what.add_argument("--csv", action="store_true", help="print every exercise as CSV")
+    what.add_argument("--reset", metavar="ID", help="forget what was done of an exercise")
+    what.add_argument("--undo", action="store_true", help="bring back the exercise that was reset last")
+    _json(what)
 
     one = _command(
         commands, report, "compare what was published, what the model shows, and what you found", "mechkit report 05 06"
@@ -133,7 +137,7 @@ def _grading(command: argparse.ArgumentParser) -> None:
     _json(command)
 
 
-def _json(command: argparse.ArgumentParser) -> None:
+def _json(command: argparse._ActionsContainer) -> None:
     command.add_argument("--json", action="store_true", help="print JSON for a program to read")
 
 
@@ -180,15 +184,21 @@ def fetch(options: argparse.Namespace) -> int:
 
 
 def progress(options: argparse.Namespace) -> int:
+    from mechkit.course import dashboard
     from mechkit.course.progress import summary
 
-    done = summary()
     if options.json:
-        print(json.dumps(done, indent=1))
-        return 0
-    for name, entry in sorted(done["exercises"].items()):
-        print(f"{entry.get('status', ''):14} {entry.get('points', 0):>5.3g} points  {name}")
-    print(f"{done['passed']} passed, {done['points']:g} points; kept in {done['file']}")
+        print(json.dumps(summary(), indent=1))
+    elif options.csv:
+        print(dashboard.table_csv(), end="")
+    elif options.reset:
+        dashboard.reset(options.reset)
+        print(f"{options.reset} is as if you had never tried it; `mechkit progress --undo` brings it back")
+    elif options.undo:
+        print(f"{dashboard.undo()} is as it was")
+    else:
+        print(dashboard.dashboard().text)
+        print(f"Kept in {summary()['file']}")
     return 0
 
 
@@ -296,9 +306,10 @@ def _bench_cache() -> dict[str, Any]:
 
 def _bench_chapters() -> dict[str, Any]:
     from mechkit.course import authoring
-    from mechkit.course.bench import chapter_cost
+    from mechkit.course.bench import chapter_cost, slowness
 
-    return {"chapters": [chapter_cost(path) for path in authoring.solution_paths(_checkout())]}
+    paths = authoring.solution_paths(_checkout())
+    return {"slowness": slowness(), "chapters": [chapter_cost(path) for path in paths]}
 
 
 def _bench_patching() -> dict[str, Any]:

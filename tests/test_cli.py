@@ -126,10 +126,20 @@ def test_progress_is_summed(monkeypatch, capsys):
     monkeypatch.setattr(progress, "summary", lambda: done)
     assert cli.main(["progress", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == done
+
+
+def test_progress_is_drawn_together_and_may_be_taken_back(capsys):
+    progress.Progress().change(lambda record: record["exercises"].update({"04_rank_of": {"status": "passed"}}))
     assert cli.main(["progress"]) == 0
-    text = capsys.readouterr().out
-    assert "1 passed, 2.5 points; kept in progress.json" in text
-    assert "04_lock_in" in text
+    assert "04 the logit lens" in capsys.readouterr().out
+    assert cli.main(["progress", "--csv"]) == 0
+    assert "04,rank_of,passed" in capsys.readouterr().out
+    assert cli.main(["progress", "--reset", "04_rank_of"]) == 0
+    assert "`mechkit progress --undo` brings it back" in capsys.readouterr().out
+    assert cli.main(["progress", "--reset", "04_rank_of"]) == 1
+    assert "nothing was done of '04_rank_of'" in capsys.readouterr().err
+    assert cli.main(["progress", "--undo"]) == 0
+    assert capsys.readouterr().out == "04_rank_of is as it was\n"
 
 
 @pytest.mark.parametrize("problems", [[], ["chapters/04_logit_lens.ipynb is missing; run `mechkit build`."]])

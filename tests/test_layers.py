@@ -15,7 +15,7 @@ ROOMS = {
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
     " < probe_results counterfacts patching_results < fact_results",
     "show": "captions < style < plots words circuits < explorers",
-    "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
+    "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report dashboard lesson"
     " < proofreading workspace selftest < authoring < bench rivals doctor",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"
     " handout < grade < classroom exports cluster < session bench",

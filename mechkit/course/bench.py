@@ -1,7 +1,8 @@
 """How fast is it, and how much does it need? Measured on this machine, on the default model.
 
 Speed is a ratio to what it is built on, since seconds say as much about the machine. A chapter's cost is in
-seconds and megabytes all the same: they are what a learner waits for and what a small machine has.
+seconds and megabytes all the same: they are what a learner waits for and what a small machine has. `slowness`,
+measured in the same run, says what the seconds are worth.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ from mechkit.network.loading import load_model
 
 POSITIONS = 15
 ROUNDS = 15
+
+TEXT = (8, 128)  # prompts and tokens of the pass that `slowness` times
+PASS = 1.4  # its seconds on two processors with nothing else to do, where the budgets were set
 
 LOOK = 0.02  # seconds between two looks at a process
 MB = 2**20
@@ -55,6 +59,23 @@ def cache_ratio(*, prompts: int = 1, rounds: int = ROUNDS) -> float:
         lm.hf.set_attn_implementation(ours)
         pairs.append(_seconds(cached) / without)
     return median(pairs[1:])  # the first round pays for reading the weights from disk
+
+
+def slowness() -> float:
+    """How many times longer this machine takes now than the one that budgets in seconds were set on: at least 1.
+
+    Other work on the machine counts, so a budget in seconds times this is a ratio. Timed is a bare forward pass
+    of the default model over 8 × 128 tokens, three times; the middle one counts.
+    """
+    lm = load_model(default_model())
+    ids = torch.randint(300, lm.d_vocab, TEXT, generator=torch.Generator().manual_seed(0))
+
+    def stream() -> None:
+        with torch.no_grad():
+            lm.hf.base_model(input_ids=ids, use_cache=False)
+
+    stream()  # reads the weights from disk
+    return max(1.0, median(_seconds(stream) for _ in range(3)) / PASS)
 
 
 def _seconds(action: Callable[[], None]) -> float:
