@@ -69,6 +69,7 @@ class Settings:
     revive: int | None
     penalty: float
     activation: str = ""
+    sizes: tuple[int, int, int] | None = None
     data: str = ""
 
 
@@ -108,8 +109,8 @@ def train_sae(
             f"wanted a penalty above zero for {sae.activation}; came {penalty}: without one nothing makes its features "
             "sparse. Try 0.1, look at L0, and go on from there; or use TopK(k)"
         )
-    data = _fingerprint(x, target)
-    settings = Settings(steps, min(batch, len(x)), rate, seed, revive, penalty, repr(sae.activation), data)
+    about = (repr(sae.activation), (sae.d_in, sae.d_sae, sae.d_out), _fingerprint(x, target))
+    settings = Settings(steps, min(batch, len(x)), rate, seed, revive, penalty, *about)
     run = _Run(sae, x, target, settings)
     if folder is not None:
         run.go_on(folder / STATE_FILE)
@@ -252,7 +253,8 @@ class _Run:
             raise ValueError(
                 f"wanted the state of a training; {path} is damaged ({error}): delete it and train again"
             ) from None
-        different = [name for name, value in asdict(self.settings).items() if known.get(name) != value]
+        wanted = json.loads(json.dumps(asdict(self.settings)))
+        different = [name for name, value in wanted.items() if known.get(name) != value]
         if different:
             raise ValueError(
                 f"wanted the state of this training; {path} is that of one with other {' and '.join(different)}: "
