@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mechkit.methods import sae_training
+from mechkit.methods import sae_steps
 from mechkit.methods.sae import SAE, JumpReLU, ReLU, TopK, sae_loss
 
 ACTIVATIONS = (ReLU(), TopK(3), JumpReLU())
@@ -99,7 +99,7 @@ def test_a_training_step_has_the_losses_own_gradient(activation, d_out):
     x, target = torch.randn(9, 4, generator=generator(1)), torch.randn(9, d_out or 4, generator=generator(2))
     plain, fast = random_sae(activation, d_out), random_sae(activation, d_out)
     sae_loss(plain, x, target=target, penalty=0.7).backward()
-    rebuilt, cost, on = sae_training._rebuild(fast, x, 0.7)
+    rebuilt, cost, on = sae_steps.rebuild(fast, x, 0.7)
     ((target - rebuilt).square().sum(-1).mean() + cost).backward()
     assert torch.equal(on, (plain.encode(x) > 0).sum(0))
     for one, other in zip(plain.parameters(), fast.parameters(), strict=True):
@@ -122,9 +122,7 @@ def test_the_threshold_learns_from_what_is_near_it():
 
 
 def test_what_cannot_be_built_is_said():
-    with pytest.raises(
-        ValueError, match=r"wanted at least as many features as dimensions; came d_sae = 3 for d_in = 4"
-    ):
+    with pytest.raises(ValueError, match=r"at least as many features as dimensions; came d_sae = 3 for d_in = 4"):
         SAE(4, 3, ReLU())
     with pytest.raises(ValueError, match=r"wanted k from 1 to d_sae, which is 7; came k = 8: at most all"):
         SAE(4, 7, TopK(8))

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mechkit.methods import sae_training
+from mechkit.methods import sae_steps
 from mechkit.methods.sae import SAE, JumpReLU, ReLU, TopK, sae_loss
 from mechkit.methods.sae_metrics import sae_metrics
-from mechkit.methods.sae_training import STATE_FILE, train_sae
+from mechkit.methods.sae_steps import STATE_FILE
+from mechkit.methods.sae_training import train_sae
 from mechkit.methods.toy import independent, random_directions
 
 FEATURES, D = 20, 10
@@ -106,7 +107,7 @@ def test_a_revived_feature_begins_afresh():
     """Its direction is an error's, and Adam remembers nothing of it."""
     _, _, x = toy_data(400)
     sae = SAE(D, 2 * FEATURES, TopK(2))
-    run = sae_training._Run(sae, x, x, sae_training.Settings(100, 64, 1e-3, 0, 5, 0.0))
+    run = sae_steps.Run(sae, x, x, sae_steps.Settings(100, 64, 1e-3, 0, 5, 0.0))
     with run.in_scaled_units():
         run.advance()
         run.silent[7] = 5
@@ -172,7 +173,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path, ca
 
 def interrupted(sae, x, *, at, **settings):
     """Train, and press Ctrl-C in the middle of a step."""
-    original = sae_training._rebuild
+    original = sae_steps.rebuild
     calls = []
 
     def rebuild(*arguments):
@@ -182,7 +183,7 @@ def interrupted(sae, x, *, at, **settings):
         return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sae_training, "_rebuild", rebuild)
+        patch.setattr(sae_steps, "rebuild", rebuild)
         return train_sae(sae, x, **settings)
 
 
@@ -201,16 +202,14 @@ def test_a_finished_training_is_read_and_not_made_again(tmp_path):
 def test_another_trainings_state_and_a_damaged_one_are_told(tmp_path):
     _, _, x = toy_data(500)
     train_sae(SAE(D, 40, TopK(2)), x, steps=5, batch=128, folder=tmp_path, progress=False)
-    with pytest.raises(
-        ValueError, match="wanted the state of this training; .* with other rate and seed: name another"
-    ):
+    with pytest.raises(ValueError, match=r"the state of this training; .* with other rate and seed: name another"):
         train_sae(SAE(D, 40, TopK(2)), x, steps=5, batch=128, rate=1.0, seed=3, folder=tmp_path, progress=False)
     with pytest.raises(ValueError, match="with other data"):
         train_sae(SAE(D, 40, TopK(2)), x + 1, steps=5, batch=128, folder=tmp_path, progress=False)
     with pytest.raises(ValueError, match="with other sizes"):
         train_sae(SAE(D, 41, TopK(2)), x, steps=5, batch=128, folder=tmp_path, progress=False)
     (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:500])
-    with pytest.raises(ValueError, match="is damaged .*: delete it and train again"):
+    with pytest.raises(ValueError, match=r"is damaged .*: delete it and train again"):
         train_sae(SAE(D, 40, TopK(2)), x, steps=5, batch=128, folder=tmp_path, progress=False)
     save_file({"a": torch.zeros(2)}, tmp_path / STATE_FILE, metadata={"settings": json.dumps({})})
     with pytest.raises(ValueError, match="wanted the state of this training"):
