@@ -38,6 +38,7 @@ from mechkit.network.model import LanguageModel
 
 FOLDER = Path(__file__).parent
 RESULTS = "sae_results.json"
+RATE = 2e-3
 EVERY = 10  # one text in so many is held out
 STREAM, MLP = ("resid_post", "resid_post"), ("mlp_in", "mlp_out")
 
@@ -149,7 +150,8 @@ def _trained(bench: _Bench, recipe: Recipe, steps: int, out: Path, work: Path) -
     sae = SAE(train.x.shape[1], recipe.d_sae, recipe.activation, d_out=d_out)
     start = time.perf_counter()
     folder = work / recipe.name.replace(" ", "_")
-    training = train_sae(sae, train.x, target=train.target, penalty=recipe.penalty, steps=steps, folder=folder)
+    data = {"target": train.target, "penalty": recipe.penalty}
+    training = train_sae(sae, train.x, **data, steps=steps, rate=RATE, folder=folder)
     seconds = time.perf_counter() - start
     if training.done < steps:
         raise KeyboardInterrupt
