@@ -39,7 +39,7 @@ from mechkit.network.model import LanguageModel
 
 FOLDER = Path(__file__).parent
 RESULTS = "sae_results.json"
-RATE = 2e-3
+RATE = 3e-3
 EVERY = 10  # one text in so many is held out
 STREAM, MLP = ("resid_post", "resid_post"), ("mlp_in", "mlp_out")
 
