@@ -14,7 +14,7 @@ ROOMS = {
     " < phase sweeps < ablation patching circuits < gradients tracing < editing < rewriting sae",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
     " < probe_results counterfacts patching_results < fact_results",
-    "show": "captions < style < plots words circuits < explorers",
+    "show": "captions < style < plots words circuits features < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench rivals doctor",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"
