@@ -551,7 +551,7 @@ INFLATION = Exercise(
         ),
         Mistake(
             "another_left_out",
-            "Yours leaves out another position, such as the last or the first word. The sink is the prefix: position 0.",
+            "Yours leaves out another position, say the last or the first word. The sink is position 0.",
             partial(_inflated, out=-1),
         ),
         Mistake(
