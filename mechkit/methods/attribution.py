@@ -158,7 +158,7 @@ def logit_direction(
         resid: What the norm reads, which fixes its scale.
         unembedding: A column of W_U, or a difference of two.
     """
-    direction = unembedding * _gain(norm, resid) / _scale(norm, resid)
+    direction = unembedding * norm_gain(norm, resid) / _scale(norm, resid)
     return direction - direction.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else direction
 
 
@@ -168,7 +168,8 @@ def _scale(norm: nn.Module, resid: Tensor) -> Tensor:
     return (resid.square().mean(-1, keepdim=True) + _eps(norm)).sqrt()
 
 
-def _gain(norm: nn.Module, like: Tensor) -> Tensor:
+def norm_gain(norm: nn.Module, like: Float[Tensor, "batch d_model"]) -> Float[Tensor, " d_model"]:
+    """What a norm multiplies each coordinate by, its scale and bias aside."""
     if isinstance(norm, nn.LayerNorm):
         return norm.weight
     # families differ in whether the stored weight is the gain or the gain minus one, so ask the norm itself
@@ -189,7 +190,7 @@ def _layer_writes(
     if after is None:
         return heads, bias
     raw = heads.sum(1)
-    gain = _gain(after, raw) / _scale(after, raw)
+    gain = norm_gain(after, raw) / _scale(after, raw)
     return heads * gain[:, None], bias * gain
 
 
