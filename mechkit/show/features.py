@@ -15,6 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 
+from mechkit.methods.sae import SAE
+from mechkit.methods.sae_activations import Activations
+from mechkit.methods.sae_features import feature_examples, promoted
+from mechkit.network.model import LanguageModel
 from mechkit.show import style
 from mechkit.show.captions import Table, Twin, caption_list, number, percent, signed, visible
 from mechkit.show.style import describe, drawable, new_axes, styled
@@ -22,6 +26,7 @@ from mechkit.show.style import describe, drawable, new_axes, styled
 Words = Sequence[tuple[str, float]]
 TINT = "126,87,194"  # the violet of style.PROBABILITY, readable under black letters and under white ones
 AROUND = 12  # tokens shown on either side of an example's peak
+WORDS = 6  # promoted and suppressed tokens that a card lists
 CSS = """<style>
 .mk-feature{line-height:1.5;color:var(--jp-ui-font-color1,inherit);font-size:13px;max-width:72em}
 .mk-feature ol{margin:4px 0;padding:0;list-style:none}
@@ -60,6 +65,33 @@ class FeatureCard:
                     f"wanted an activation for each of {len(tokens)} tokens; came {len(values)}: give both of one "
                     "passage"
                 )
+
+
+def feature_card(
+    lm: LanguageModel,
+    sae: SAE,
+    hidden: Float[Tensor, "token d_sae"],
+    activations: Activations,
+    feature: int,
+    *,
+    label: str = "",
+    n: int = 5,
+) -> FeatureCard:
+    """A feature's card from its activations on some text.
+
+    Args:
+        hidden: What `sae.encode(activations.x)` gives.
+        n: How many passages at most.
+    Chapter: 08.
+    """
+    found = feature_examples(hidden, activations, feature, n=n, width=AROUND + 1)
+    said = promoted(sae, lm, feature, WORDS)
+    up, down = (
+        list(zip(lm.labels(ids), logits.tolist(), strict=True))
+        for ids, logits in ((said.up, said.up_logits), (said.down, said.down_logits))
+    )
+    examples = [(lm.labels(each.tokens), each.values.tolist()) for each in found]
+    return FeatureCard(feature, float((hidden[:, feature] > 0).float().mean()), examples, up, down, label)
 
 
 def feature_dashboard(card: FeatureCard) -> Twin:
