@@ -56,7 +56,7 @@ class JumpReLU:
     Chapter: 08.
     """
 
-    bandwidth: float = 0.1
+    bandwidth: float = 0.5
 
     def __call__(
         self, pre: Float[Tensor, "*batch d_sae"], threshold: Tensor | None = None
@@ -172,19 +172,19 @@ def sae_loss(
 
 
 class _Jump(torch.autograd.Function):
-    """`z` where `z > threshold`, else 0; the threshold's slope is estimated from the readings near it."""
+    """`ReLU(z)` where `z > threshold`, else 0; the threshold's slope is estimated from the readings near it."""
 
     @staticmethod
     def forward(ctx, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(pre, threshold)
         ctx.bandwidth = bandwidth
-        return pre * (pre > threshold)
+        return pre.relu() * (pre > threshold)
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, None]:
         pre, threshold = ctx.saved_tensors
         near = ((pre - threshold).abs() < ctx.bandwidth / 2) / ctx.bandwidth
-        return slope * (pre > threshold), _over_batch(-threshold * near * slope), None
+        return slope * (pre > threshold.clamp(min=0)), _over_batch(-threshold * near * slope), None
 
 
 class _Step(torch.autograd.Function):

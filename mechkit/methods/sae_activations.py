@@ -85,29 +85,49 @@ def gather(
     Raises: ValueError for a site or a layer that the model lacks, or without a text.
     Chapter: 08.
     """
-    layer = middle_layer(lm) if layer is None else layer
     both = (sites, sites) if isinstance(sites, str) else tuple(sites)
+    return gather_sites(lm, texts, set(both), layer, limit=limit).between(*both)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Every token but position 0, massive ones among them: values by site, and the rest as `Activations` has it."""
+
+    sites: dict[str, Tensor]
+    tokens: Int[Tensor, " token"]
+    passage: Int[Tensor, " token"]
+    position: Int[Tensor, " token"]
+
+    def between(self, read: str, rebuilt: str) -> Activations:
+        """The activations of one site, or of two, without what is massive in either."""
+        x, target = self.sites[read], self.sites[rebuilt]
+        fine = ordinary_tokens(x) & ordinary_tokens(target)
+        found = Activations(x, target, self.tokens, self.passage, self.position, int((~fine).sum()))
+        return found if fine.all() else found.where(fine)
+
+
+def gather_sites(
+    lm: LanguageModel, texts: Sequence[str], sites: set[str], layer: int | None = None, *, limit: int | None = None
+) -> Gathered:
+    """Several sites of a layer at once, as `gather` reads them."""
+    layer = middle_layer(lm) if layer is None else layer
     kept: list[tuple[Tensor, ...]] = []
     count = 0
     with tqdm(total=limit or len(texts), desc="reading text", unit="token" if limit else "text", leave=False) as bar:
         for numbers, ids, lengths in _padded(lm, texts):
-            seen = activations_at(lm, ids, set(both), layer)
+            seen = activations_at(lm, ids, sites, layer)
             there = torch.arange(ids.shape[1]) < lengths[:, None]
             there[:, 0] = False
             rows, positions = there.nonzero().T
-            values = [seen[site][there] for site in both]
-            kept.append((values[0], values[-1], ids[there], numbers[rows], positions))
+            kept.append((ids[there], numbers[rows], positions, *(seen[site][there] for site in sorted(sites))))
             count += len(rows)
             bar.update(len(rows) if limit else len(ids))
             if limit and count >= limit:
                 break
     if not kept:
         raise ValueError("wanted at least one text; came none")
-    x, target, *rest = [each[:limit] for each in map(torch.cat, zip(*kept, strict=True))]
-    x = target if both[0] == both[1] else x
-    fine = ordinary_tokens(x) & (ordinary_tokens(target) if x is not target else True)
-    found = Activations(x, target, *rest, int((~fine).sum()))
-    return found if fine.all() else found.where(fine)
+    tokens, passage, position, *values = (torch.cat(parts)[:limit] for parts in zip(*kept, strict=True))
+    return Gathered(dict(zip(sorted(sites), values, strict=True)), tokens, passage, position)
 
 
 def middle_layer(lm: LanguageModel) -> int:

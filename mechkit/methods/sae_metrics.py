@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -57,7 +57,7 @@ def sae_metrics(
     Chapter: 08.
     """
     target = x if target is None else target
-    fired, wrong = torch.zeros(sae.d_sae), 0.0
+    fired, wrong = torch.zeros(sae.d_sae, dtype=torch.float64), 0.0
     for rows, wanted in zip(x.split(ROWS), target.split(ROWS), strict=True):
         hidden = sae.encode(rows)
         fired += (hidden > 0).sum(0)
@@ -65,7 +65,7 @@ def sae_metrics(
     explained = 1 - wrong / float((target - target.mean(0)).square().sum())
     density = fired / len(x)
     numbers = (float(density.sum()), explained, int((fired == 0).sum()), int((density > DENSE).sum()), len(x))
-    return SAEMetrics(*numbers, density)
+    return SAEMetrics(*numbers, density.float())
 
 
 def variance_explained(x: Float[Tensor, "token d"], rebuilt: Float[Tensor, "token d"]) -> float:
@@ -187,27 +187,42 @@ def loss_recovered(
     Raises: ValueError without a text.
     Chapter: 08.
     """
+    mean, zero = knock_outs(lm, texts, site, layer)
+    return LossRecovered(*spliced_losses(lm, (None, rebuild, mean, zero), texts, site, layer))
+
+
+def knock_outs(
+    lm: LanguageModel, texts: Sequence[str], site: str | tuple[str, str], layer: int
+) -> tuple[Rebuild, Rebuild]:
+    """Two reconstructions that know nothing of the token: the mean over these texts, and zeros."""
     if not len(texts):
         raise ValueError("wanted at least one text to measure the loss on; came none")
-    written = site if isinstance(site, str) else site[1]
-    rows = [lm.tokens(text)[:, : lm.n_ctx] for text in texts]
-    mean = _mean(lm, rows, written, layer)
-    ways: tuple[Rebuild | None, ...] = (
-        None,
-        rebuild,
-        lambda x: mean.expand(*x.shape[:-1], len(mean)),
-        lambda x: torch.zeros(*x.shape[:-1], len(mean)),
+    mean = _mean(
+        lm, [lm.tokens(text)[:, : lm.n_ctx] for text in texts], site if isinstance(site, str) else site[1], layer
     )
-    total = torch.zeros(len(ways), dtype=torch.float64)
-    with torch.no_grad():
-        for ids in tqdm(rows, desc="measuring the loss", unit="text", leave=False):
-            for number, way in enumerate(ways):
-                with edit(lm, *(() if way is None else splice(way, site, layer))):
-                    total[number] += float(loss(lm.hf(ids).logits, ids)) * (ids.shape[1] - 1)
-    return LossRecovered(*(total / sum(ids.shape[1] - 1 for ids in rows)).tolist())
+    return (lambda x: mean.expand(*x.shape[:-1], len(mean))), (lambda x: torch.zeros(*x.shape[:-1], len(mean)))
 
 
-def _mean(lm: LanguageModel, rows: Sequence[Int[Tensor, "1 pos"]], site: str, layer: int) -> Float[Tensor, " d"]:
+@torch.no_grad()
+def spliced_losses(
+    lm: LanguageModel, ways: Sequence[Rebuild | None], texts: Sequence[str], site: str | tuple[str, str], layer: int
+) -> list[float]:
+    """The mean loss a token, in nats, with each of several reconstructions in the place of the activation.
+
+    Args:
+        ways: None for the model as it is.
+    """
+    total, count = torch.zeros(len(ways), dtype=torch.float64), 0
+    for text in tqdm(texts, desc="measuring the loss", unit="text", leave=False):
+        ids = lm.tokens(text)[:, : lm.n_ctx]
+        count += ids.shape[1] - 1
+        for number, way in enumerate(ways):
+            with edit(lm, *(() if way is None else splice(way, site, layer))):
+                total[number] += float(loss(lm.hf(ids).logits, ids)) * (ids.shape[1] - 1)
+    return (total / count).tolist()
+
+
+def _mean(lm: LanguageModel, rows: Sequence[Tensor], site: str, layer: int) -> Float[Tensor, " d"]:
     sums, count = 0.0, 0
     for ids in rows:
         x = activations_at(lm, ids, {site}, layer)[site][0, 1:]
