@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.data.corpus import load_corpus
-from mechkit.data.sae import held_out_texts, load_features, sae_results
+from mechkit.data.sae import load_features, sae_results, sae_texts
 from mechkit.methods.sae import SAE, Activation, ReLU, TopK
 from mechkit.methods.sae_activations import gather, middle_layer
 from mechkit.methods.sae_metrics import sae_metrics
@@ -81,13 +81,16 @@ def dictionaries(lm: LanguageModel) -> Dictionaries:
 
 def _shipped(lm: LanguageModel) -> Dictionaries:
     kinds = [load_features(kind, lm) for kind in ("sae", "small", "transcoder")]
-    held = held_out_texts()
-    seen = [text for text in load_corpus()[: 2 * HELD] if text not in set(held)]
-    runs = [
-        Run(row["activation"], row["setting"], row["l0"], row["variance_explained"], row["dead"])
-        for row in sae_results()["sweep"]
-    ]
-    return Dictionaries(*kinds, seen, held, runs, shipped=True)
+    return Dictionaries(*kinds, sae_texts(HELD), sae_texts(held_out=True), _stored_sweep(), shipped=True)
+
+
+def _stored_sweep() -> list[Run]:
+    runs = []
+    for row in sae_results()["sweep"]:
+        kind, setting = row["name"].split()
+        found = row["metrics"]
+        runs.append(Run(kind, float(setting), found["l0"], found["variance_explained"], found["dead"]))
+    return runs
 
 
 def _trained(lm: LanguageModel) -> Dictionaries:
@@ -102,8 +105,8 @@ def _trained(lm: LanguageModel) -> Dictionaries:
         each.layer, each.site, each.model_name = layer, "resid_post", lm.name
     transcoder.site = ("mlp_in", "mlp_out")
     test = gather(lm, unseen[:16], "resid_post", layer).x
-    runs = [_run(lm, x, test, "relu", penalty) for penalty in PENALTIES]
-    runs += [_run(lm, x, test, "topk", each) for each in KS if each <= lm.d_model]
+    runs = [_run(lm, x, test, "ReLU", penalty) for penalty in PENALTIES]
+    runs += [_run(lm, x, test, "TopK", each) for each in KS if each <= lm.d_model]
     return Dictionaries(sae, small, transcoder, seen, unseen, runs, shipped=False)
 
 

@@ -1,4 +1,4 @@
-"""Can you tell where a feature is on? Pieces of text to be judged by eye, half of them with the feature and half without.
+"""Can you tell where a feature is on? Pieces of text to be judged by eye, half with the feature and half without.
 
 A label is a claim about text that nobody has looked at yet. So the pieces come from text that the label was not written
 from, in an order that says nothing, and the feature's activations are left out. The limit: few pieces, and chosen half
