@@ -132,7 +132,7 @@ def _run(
     kind: str,
     setting: float | int,
 ) -> Run:
-    penalty, activation = (setting, ReLU()) if kind == "relu" else (0.0, TopK(int(setting)))
+    penalty, activation = (setting, ReLU()) if kind == "ReLU" else (0.0, TopK(int(setting)))
     sae = _fitted(lm, x, 2 * lm.d_model, activation, penalty=penalty, steps=SWEEP_STEPS)
     found = sae_metrics(sae, test)
     return Run(kind, setting, found.l0, found.variance_explained, found.dead)
