@@ -125,6 +125,7 @@ _NAMES = {
     "data.probe_results": ("ProbeSweep", "load_probe_results", "measure"),
     "data.fact_results": ("by_role", "load_edits", "load_traces", "measure_edit"),
     "data.patching_results": ("Recipe", "StoredSweep", "load_patch_sweep", "measure_sweep"),
+    "data.sae": ("load_features", "sae_results", "sae_texts"),
     "show.plots": (
         "attention_map",
         "contribution_bars",

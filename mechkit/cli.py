@@ -311,6 +311,14 @@ def _bench_patching() -> dict[str, Any]:
     return patching_ratios()
 
 
+def _bench_sae() -> dict[str, Any]:
+    try:
+        from mechkit.course.sae_rivals import training_throughput
+    except ImportError as error:
+        raise ValueError(f'wanted SAELens to compare with ({error}): pip install -e ".[test]"') from error
+    return training_throughput()
+
+
 def _bench_grading(notebooks: int = 3) -> dict[str, Any]:
     from mechkit.grading.bench import grading_ratios
 
@@ -329,6 +337,7 @@ BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     "grading": _bench_grading,
     "grading-memory": _bench_grading_memory,
     "patching": _bench_patching,
+    "sae": _bench_sae,
 }
 
 

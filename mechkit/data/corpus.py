@@ -1,4 +1,4 @@
-"""Text to fit lenses and covariances on: passages which the default model wrote itself, shipped with the course.
+"""Text to fit lenses, covariances and dictionaries on: passages that the default model wrote, shipped with the course.
 
 It is the model's own distribution, so it needs no hub and no licence. Passages are stored as text, not as
 token ids, so that any model can read them; they were sampled by `python -m mechkit.data.sampling`.
@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 CORPUS_FILE = Path(__file__).with_name("corpus.jsonl.gz")
+PART = 332  # passages, 40,000 tokens: all that lenses and covariances need
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ def read_corpus(path: Path = CORPUS_FILE) -> tuple[Passage, ...]:
         return tuple(Passage(**json.loads(line)) for line in lines)
 
 
-def load_corpus(limit: int | None = None) -> list[str]:
-    """The text of the first `limit` passages (all by default), about 125 tokens each, without a prefix token.
+def load_corpus(limit: int | None = PART) -> list[str]:
+    """The text of the first `limit` passages, about 120 tokens each, without a prefix token; None for all there are.
+
+    By default it is a part that is plenty for a lens. A sparse autoencoder needs all.
 
     Chapter: 04.
     """

@@ -7,6 +7,7 @@ measured of them on text that they were not trained on. What is done stays, and 
 """
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from mechkit.network.model import LanguageModel
 
 FOLDER = Path(__file__).parent
 RESULTS = "sae_results.json"
+RATE = 2e-3
 EVERY = 10  # one text in so many is held out
 STREAM, MLP = ("resid_post", "resid_post"), ("mlp_in", "mlp_out")
 
@@ -149,7 +151,8 @@ def _trained(bench: _Bench, recipe: Recipe, steps: int, out: Path, work: Path) -
     sae = SAE(train.x.shape[1], recipe.d_sae, recipe.activation, d_out=d_out)
     start = time.perf_counter()
     folder = work / recipe.name.replace(" ", "_")
-    training = train_sae(sae, train.x, target=train.target, penalty=recipe.penalty, steps=steps, folder=folder)
+    data = {"target": train.target, "penalty": recipe.penalty}
+    training = train_sae(sae, train.x, **data, steps=steps, rate=RATE, folder=folder)
     seconds = time.perf_counter() - start
     if training.done < steps:
         raise KeyboardInterrupt
@@ -225,7 +228,7 @@ def _write(path: Path, stored: dict) -> None:
     path.write_text(text.replace('{"name"', '\n{"name"') + "\n", encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mechkit.data.sae",
         description="Train and measure the shipped dictionaries: an hour on two processors.",
@@ -238,35 +241,40 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--first", type=int, help="how many dictionaries of each kind (default: all)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where to write (default: beside the code)")
     parser.add_argument("--work", type=Path, help="where activations and states are kept (default: in the cache)")
-    options = parser.parse_args(arguments)
-    lm, work = load_model(), options.work or cache_folder() / "sae"
-    options.out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args(arguments)
+
+
+def _jobs(first: int | None) -> list[tuple[str, str, Recipe | None]]:
+    """What is to be measured: table, name, and how it is trained if it is."""
+    jobs = [("shipped", recipe.name, recipe) for recipe in SHIPPED[:first]]
+    jobs += [("baselines", name, None) for name in BASELINES[:first]]
+    return jobs + [("sweep", recipe.name, recipe) for recipe in SWEEP[:first]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options, lm = _options(arguments), load_model()
     known, held = sae_texts(options.texts), sae_texts(options.texts and max(1, options.texts // EVERY), held_out=True)
-    about = {
-        "model": lm.name, "layer": middle_layer(lm), "texts": len(known), "held_out_texts": len(held),
-        "steps": options.steps, "short": options.short, "judged": options.judged,
-    }  # fmt: skip
-    parts = [
-        _gathered(lm, texts, work / f"{name}_{len(texts)}.safetensors")
-        for name, texts in (("train", known), ("held", held))
-    ]
+    work = (options.work or cache_folder() / "sae") / hashlib.sha256("\0".join(known + held).encode()).hexdigest()[:12]
+    parts = [_gathered(lm, known, work / "train.safetensors"), _gathered(lm, held, work / "held_out.safetensors")]
     bench = _Bench(lm, middle_layer(lm), *parts, held[: options.judged])
-    for name, part in zip(("tokens", "held_out_tokens"), parts, strict=True):
-        about |= {name: len(part.tokens), f"{name}_left_out": part.between(*STREAM).dropped}
+    about = {
+        "model": lm.name, "layer": bench.layer, "texts": len(known), "held_out_texts": len(held),
+        "tokens": len(parts[0].tokens), "held_out_tokens": len(parts[1].tokens),
+        "left_out": sum(part.between(*STREAM).dropped for part in parts),
+        "steps": options.steps, "short": options.short, "judged": len(bench.texts),
+    }  # fmt: skip
+    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / RESULTS
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if stored.get("about") != about:
         stored = {"about": about, "shipped": [], "baselines": [], "sweep": []}
-    jobs = [("shipped", recipe.name, recipe) for recipe in SHIPPED[: options.first]]
-    jobs += [("baselines", name, name) for name in BASELINES[: options.first]]
-    jobs += [("sweep", recipe.name, recipe) for recipe in SWEEP[: options.first]]
-    for table, name, job in tqdm(jobs, desc="dictionaries"):
+    for table, name, recipe in tqdm(_jobs(options.first), desc="dictionaries"):
         if name in [row["name"] for row in stored[table]]:
             continue
-        if isinstance(job, Recipe):
-            row = _trained(bench, job, options.steps if job.longer else options.short, options.out, work)
+        if recipe is None:
+            row = _baseline(bench, name)
         else:
-            row = _baseline(bench, job)
+            row = _trained(bench, recipe, options.steps if recipe.longer else options.short, options.out, work)
         stored[table].append(row)
         _write(path, stored)
         print(name, json.dumps(_rounded({"metrics": row["metrics"], "loss": row["loss"]})), flush=True)

@@ -106,7 +106,7 @@ def train_sae(
             run.keep(folder / STATE_FILE)
     if run.step < steps:
         print(f"Interrupted: {run.step} of {steps} steps are done, and the SAE is as the last one left it.")
-    steps_seen, losses, l0, explained, dead = torch.tensor(run.curve, dtype=torch.float64).T
+    steps_seen, losses, l0, explained, dead = torch.tensor(run.curve, dtype=torch.float64).reshape(-1, 5).T
     curve = (steps_seen.long(), losses.float(), l0.float(), explained.float(), dead.long())
     return SAETraining(sae, *curve, run.step, steps)
 

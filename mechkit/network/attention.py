@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-NAME = "mechkit"
+NAME, SHARED = "mechkit", "mechkit_shared"
 
 Tap = Callable[[Tensor], Tensor]
 _TAPS: "WeakKeyDictionary[nn.Module, list[tuple[str, Tap]]]" = WeakKeyDictionary()
@@ -85,6 +85,44 @@ def watched(hf: PreTrainedModel, taps: Sequence[tuple[nn.Module, str, Tap]]) -> 
         for module, entry in added:
             _remove(module, entry)
         hf.set_attn_implementation(before)
+
+
+@contextmanager
+def shared_attention(hf: PreTrainedModel) -> Iterator[None]:
+    """Inside, query heads that share keys and values are multiplied with them together, which copies nothing.
+
+    The same numbers up to rounding, several times faster where a long cache is read by one new token at a time.
+    """
+    AttentionInterface.register(SHARED, _attend_together)
+    AttentionMaskInterface.register(SHARED, eager_mask)
+    before = hf.config._attn_implementation
+    try:
+        hf.set_attn_implementation(SHARED)
+        yield
+    finally:
+        hf.set_attn_implementation(before)
+
+
+def _attend_together(
+    module: nn.Module,
+    query: Float[Tensor, "batch head query d_head"],
+    key: Float[Tensor, "batch kv_head key d_head"],
+    value: Float[Tensor, "batch kv_head key d_head"],
+    attention_mask: Float[Tensor, "#batch 1 query _"] | None,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[Float[Tensor, "batch query head d_head"], None]:
+    batch, kv_heads, keys, _ = key.shape
+    grouped = query.reshape(batch, kv_heads, -1, query.shape[-1])  # every query of every head of a group
+    scores = (grouped @ key.transpose(2, 3)).mul_(scaling).view(*query.shape[:3], keys)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., :keys]
+    pattern = scores.softmax(-1).view(batch, kv_heads, -1, keys)
+    return (pattern @ value).view(query.shape).transpose(1, 2).contiguous(), None
 
 
 def _per_head(shared: Float[Tensor, "batch kv_head key d_head"], heads: int) -> Float[Tensor, "batch head key d_head"]:

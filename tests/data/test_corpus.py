@@ -1,11 +1,13 @@
 """The shipped text is there, is what its statistics say, and covers every kind."""
 
+import hashlib
 import json
+import random
 from collections import Counter
 
 import pytest
 
-from mechkit.data.corpus import CORPUS_FILE, Passage, load_corpus, read_corpus, write_corpus
+from mechkit.data.corpus import CORPUS_FILE, PART, Passage, load_corpus, read_corpus, write_corpus
 from mechkit.data.openings import OPENINGS
 from mechkit.data.sampling import SHORTEST, flaw, statistics
 from mechkit.network.assets import default_model
@@ -31,7 +33,18 @@ def test_the_same_passages_give_the_same_bytes(tmp_path):
 def test_a_part_can_be_loaded_and_is_a_fresh_list():
     assert load_corpus(3) == [passage.text for passage in read_corpus()[:3]]
     load_corpus().clear()
-    assert len(load_corpus()) == shipped_statistics()["passages"]
+    assert len(load_corpus()) == PART
+    assert len(load_corpus(None)) == len(read_corpus()) == shipped_statistics()["passages"]
+
+
+def test_the_part_that_earlier_chapters_use_is_what_it_was():
+    """Their stored outputs, and lenses in learners' caches, are of these very texts."""
+    digest = hashlib.sha256("\0".join(load_corpus()).encode()).hexdigest()
+    assert digest[:16] == "71a263b0bf072982"
+
+
+def test_the_file_is_small():
+    assert CORPUS_FILE.stat().st_size < 1_500_000
 
 
 def test_every_kind_is_in_the_first_passages_already():
@@ -42,7 +55,7 @@ def test_every_kind_is_in_the_first_passages_already():
 
 
 def test_there_are_no_empty_or_double_passages():
-    texts = load_corpus()
+    texts = load_corpus(None)
     assert len(set(texts)) == len(texts)
     assert all(text == text.rstrip() and len(text) > SHORTEST for text in texts)
     assert not any("<|" in text for text in texts)
@@ -52,8 +65,8 @@ def test_there_are_no_empty_or_double_passages():
 def test_the_statistics_are_those_of_the_default_model():
     lm = load_model(default_model())
     shipped = shipped_statistics()
-    lengths = [lm.tokens(text, prefix=None).shape[1] for text in load_corpus()]
-    assert sum(lengths) == shipped["tokens"] >= 40_000
-    assert not any(flaw(lm.tokens(text, prefix=None)[0].tolist(), text) for text in load_corpus())
-    part = statistics(lm, list(read_corpus()[::10]))
+    rows = [lm.tokens(text, prefix=None)[0].tolist() for text in load_corpus(None)]
+    assert sum(map(len, rows)) == shipped["tokens"] >= 300_000
+    assert not any(flaw(row, text) for row, text in zip(rows, load_corpus(None), strict=True))
+    part = statistics(lm, random.Random(0).sample(list(read_corpus()), 40))
     assert part["mean_loss"] == pytest.approx(shipped["mean_loss"], abs=0.2)

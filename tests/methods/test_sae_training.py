@@ -13,7 +13,7 @@ from mechkit.methods.sae import SAE, JumpReLU, ReLU, TopK, sae_loss
 from mechkit.methods.sae_metrics import sae_metrics
 from mechkit.methods.sae_steps import STATE_FILE
 from mechkit.methods.sae_training import train_sae
-from mechkit.methods.toy import independent, random_directions
+from mechkit.methods.toy import Toy, independent, random_directions, train_toys
 
 FEATURES, D = 20, 10
 
@@ -46,6 +46,18 @@ def test_every_true_feature_is_recovered(toy):
     assert matched(directions, training.sae).values.min() > 0.95
     assert sae_metrics(training.sae, x).variance_explained > 0.9
     assert training.done == training.planned == 1500
+
+
+def test_the_pentagon_of_chapter_01_is_taken_apart():
+    """Five features in two dimensions, as a trained toy model holds them: each is a row again, at its own length."""
+    models = train_toys(Toy(0.9 ** torch.arange(5.0)), [0.95], copies=3, steps=1000, progress=False)
+    W, on = models.best[0], models.draw(10_000, seed=3)[0]
+    x = on @ W
+    sae = SAE(2, 10, TopK(1))
+    train_sae(sae, x, steps=1000, batch=256, rate=3e-3, progress=False)
+    assert matched(torch.nn.functional.normalize(W, dim=1), sae).values.min() > 0.95
+    alone = ((on > 0).sum(1) == 1) & (on.amax(1) > 0.5)
+    assert float((sae(x[alone]).norm(dim=1) / x[alone].norm(dim=1)).median()) == pytest.approx(1, abs=0.03)
 
 
 def test_the_curve_falls_and_counts(toy):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from mechkit.network.attention import NAME
+from mechkit.network.attention import NAME, shared_attention
 from mechkit.network.cache import run
 from mechkit.network.hooks import read
 from mechkit.network.sites import FAMILIES
@@ -34,6 +34,16 @@ def test_logits_are_those_of_eager_attention(tiny):
 def test_logits_are_those_of_hugging_faces_default_attention(family, tiny_models):
     logits, _ = run(tiny_models[family], PROMPTS)
     assert torch.allclose(logits, hf_logits(tiny_models[family], "sdpa"), atol=2e-5)
+
+
+def test_attention_that_copies_no_keys_gives_the_same_and_is_gone_afterwards(tiny):
+    plain = hf_logits(tiny, "eager")
+    with shared_attention(tiny.hf), torch.no_grad():
+        assert torch.allclose(tiny.hf(tiny.tokens(PROMPTS)).logits, plain, atol=2e-5)
+        step = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+        written = tiny.hf.generate(tiny.tokens(PROMPTS), **step)
+    assert tiny.hf.config._attn_implementation == "eager"
+    assert torch.equal(written, tiny.hf.generate(tiny.tokens(PROMPTS), **step))
 
 
 def test_logits_do_not_depend_on_what_is_read(tiny):
