@@ -128,7 +128,7 @@ def _fitted(
 def _run(
     lm: LanguageModel,
     x: Float[Tensor, "token d_in"],
-    test: Float[Tensor, "token d_in"],
+    test: Float[Tensor, "unseen d_in"],
     kind: str,
     setting: float | int,
 ) -> Run:

@@ -23,7 +23,7 @@ class Quiz:
         truth: In which the feature is on.
     """
 
-    pieces: list[Int[Tensor, " pos"]]
+    pieces: list[Int[Tensor, " _"]]
     truth: Bool[Tensor, " piece"]
 
     def said(self, numbers: list[int]) -> Bool[Tensor, " piece"]:

@@ -196,6 +196,7 @@ def tradeoff(
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.set(xlabel=f"{xlabel} (logarithmic)", ylabel=ylabel)
     ax.grid(color="#e3e3e3", lw=0.6)
+    ax.margins(x=0.08, y=0.1)  # room for the words
     ax.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     ax.set_title(title)
     said = "; ".join(f"{row[0]}: {row[2]} at {row[1]}" for row in rows[1:])

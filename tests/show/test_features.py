@@ -6,9 +6,19 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from mechkit.methods.sae import SAE, TopK
+from mechkit.methods.sae_activations import gather
+from mechkit.network.tiny import tiny_model
 from mechkit.show import style
 from mechkit.show.explorers import FeatureExplorer
-from mechkit.show.features import FeatureCard, density_histogram, feature_dashboard, label_scores, tradeoff
+from mechkit.show.features import (
+    FeatureCard,
+    density_histogram,
+    feature_card,
+    feature_dashboard,
+    label_scores,
+    tradeoff,
+)
 
 
 def card(number=3, **settings):
@@ -164,3 +174,17 @@ def test_a_histogram_counts_every_feature_once():
 def test_label_scores_name_each_kinds_median():
     ax = label_scores({"features": [0.9, 0.8, 1.0], "random": [0.5]})
     assert ax.mechkit_caption[0] == "Median detection score: features 0.90, random 0.50."
+
+
+def test_a_card_is_made_from_activations():
+    lm = tiny_model()
+    acts = gather(lm, ["Mary gave John a book in Paris", "the king of France drank"])
+    sae = SAE(lm.d_model, 64, TopK(4))
+    hidden = sae.encode(acts.x).detach()
+    feature = int((hidden > 0).sum(0).argmax())
+    made = feature_card(lm, sae, hidden, acts, feature, label="x", n=1)
+    assert (made.number, made.label, len(made.examples)) == (feature, "x", 1)
+    assert made.density == pytest.approx(float((hidden[:, feature] > 0).float().mean()))
+    assert max(made.examples[0][1]) == pytest.approx(float(hidden[:, feature].max()))
+    assert [value for _, value in made.promoted] == sorted((value for _, value in made.promoted), reverse=True)
+    assert made.suppressed[0][1] < 0 < made.promoted[0][1]
