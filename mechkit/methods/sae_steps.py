@@ -50,7 +50,6 @@ class Run:
         self.silent = torch.zeros(sae.d_sae, dtype=torch.long)
         self.scales = [_scale(x), _scale(target)]
         self.mean = target.mean(0)
-        self.names = [name for name, _ in sae.named_parameters()]
         self.optimiser = Adam(sae.parameters(), lr=settings.rate, fused=True)
         self._orders: dict[int, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
@@ -71,6 +70,7 @@ class Run:
             _rescale(self.sae, *(1 / scale for scale in self.scales))
             self.sae.requires_grad_(False)
 
+    @torch.enable_grad()
     def advance(self) -> None:
         """One step: a batch, the gradient, Adam, unit rows, and a look at which features fired."""
         rows = self._rows()
@@ -176,6 +176,7 @@ class Run:
             parts = {each.removeprefix(start): value for each, value in self._kept.items() if each.startswith(start)}
             if parts:
                 self.optimiser.state[parameter] = parts
+        self._kept.clear()
 
 
 class _Best(torch.autograd.Function):

@@ -19,7 +19,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def lens():
-    """SAELens, which declares half a dozen packages that warn when imported."""
+    """SAELens, which takes seconds to import, and some of what it imports warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("sae_lens")
@@ -65,6 +65,7 @@ def test_the_files_are_those_that_saelens_documents(tmp_path):
     assert shapes == {"W_enc": (32, 48), "b_enc": (48,), "W_dec": (48, 32), "b_dec": (32,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_saelens_reads_ours(lens, tmp_path, kind):
     sae = random_sae(KINDS[kind])
@@ -75,6 +76,7 @@ def test_saelens_reads_ours(lens, tmp_path, kind):
     torch.testing.assert_close(theirs(x), sae(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [ReLU(), JumpReLU()])
 def test_saelens_reads_our_transcoders(lens, tmp_path, activation):
     sae = random_sae(activation, 20)
@@ -83,6 +85,7 @@ def test_saelens_reads_our_transcoders(lens, tmp_path, activation):
     torch.testing.assert_close(theirs(x), sae(x))
 
 
+@pytest.mark.slow
 def test_saelens_refuses_our_topk_transcoder_and_does_not_run_another_function(lens, tmp_path):
     with pytest.raises((ValueError, KeyError)):
         lens.SAE.load_from_disk(saved(tmp_path, random_sae(TopK(3), 20)))
@@ -104,6 +107,7 @@ def their(lens, kind, **settings):
     return sae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

@@ -38,14 +38,14 @@ def matched(directions, sae):
 def toy():
     directions, on, x = toy_data()
     sae = SAE(D, 2 * FEATURES, TopK(2))
-    return directions, on, x, train_sae(sae, x, steps=1500, batch=512, rate=3e-3, progress=False)
+    return directions, on, x, train_sae(sae, x, steps=1000, batch=256, rate=3e-3, progress=False)
 
 
 def test_every_true_feature_is_recovered(toy):
     directions, _, x, training = toy
     assert matched(directions, training.sae).values.min() > 0.95
     assert sae_metrics(training.sae, x).variance_explained > 0.9
-    assert training.done == training.planned == 1500
+    assert training.done == training.planned == 1000
 
 
 def test_the_pentagon_of_chapter_01_is_taken_apart():
@@ -63,7 +63,7 @@ def test_the_pentagon_of_chapter_01_is_taken_apart():
 def test_the_curve_falls_and_counts(toy):
     curve = toy[3]
     assert curve.steps[0] == 0
-    assert curve.steps[-1] == 1499
+    assert curve.steps[-1] == 999
     assert curve.loss[-1] < curve.loss[0] / 5
     assert curve.variance_explained[-1] > 0.9 > curve.variance_explained[0]
     assert (curve.l0 <= 2).all()
@@ -74,7 +74,7 @@ def test_an_l1_penalty_shrinks_what_it_recovers_and_topk_does_not(toy):
     directions, on, x, training = toy
     shrunk = SAE(D, 2 * FEATURES, ReLU())
     penalty = 1.5
-    train_sae(shrunk, x, penalty=penalty, steps=2000, batch=512, rate=3e-3, progress=False)
+    train_sae(shrunk, x, penalty=penalty, steps=1200, batch=256, rate=3e-3, progress=False)
     match = matched(directions, shrunk)
     assert match.values.median() > 0.95
     alone = (on > 0).sum(1) == 1
@@ -93,7 +93,7 @@ def test_an_l1_penalty_shrinks_what_it_recovers_and_topk_does_not(toy):
 def test_jumprelu_learns_thresholds_and_few_features_are_on():
     directions, _, x = toy_data()
     sae = SAE(D, 2 * FEATURES, JumpReLU())
-    train_sae(sae, x, penalty=1.0, steps=1500, batch=512, rate=3e-3, progress=False)
+    train_sae(sae, x, penalty=1.0, steps=1000, batch=256, rate=3e-3, progress=False)
     assert sae.threshold.unique().numel() > FEATURES
     assert (sae.threshold >= 0).all()
     assert matched(directions, sae).values.median() > 0.9
@@ -108,7 +108,7 @@ def test_dead_features_come_back_to_life():
         sae = SAE(D, 2 * FEATURES, TopK(2))
         with torch.no_grad():
             sae.b_enc[5:] = -1e3
-        training = train_sae(sae, x, steps=600, batch=256, rate=3e-3, revive=revive, progress=False)
+        training = train_sae(sae, x, steps=400, batch=256, rate=3e-3, revive=revive, progress=False)
         dead.append(sae_metrics(sae, x).dead)
         assert training.dead[0] >= 35
     assert dead[0] >= 35
@@ -138,7 +138,7 @@ def test_a_transcoder_rebuilds_another_activation():
     _, on, x = toy_data()
     target = on @ random_directions(FEATURES, 6, seed=5)
     sae = SAE(D, 2 * FEATURES, TopK(2), d_out=6)
-    train_sae(sae, x, target=target, steps=1500, batch=512, rate=3e-3, progress=False)
+    train_sae(sae, x, target=target, steps=1000, batch=256, rate=3e-3, progress=False)
     assert sae_metrics(sae, x, target).variance_explained > 0.9
 
 
