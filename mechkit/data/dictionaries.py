@@ -35,6 +35,22 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """How good a dictionary, or a baseline, was on text that it was not trained on.
+
+    Args:
+        against_mean: The share of the loss between mean ablation and the model that it recovers.
+        against_zero: The same with zeros in place of the mean.
+    """
+
+    name: str
+    l0: float
+    variance_explained: float
+    against_mean: float
+    against_zero: float
+
+
+@dataclass(frozen=True)
 class Dictionaries:
     """What there is to read of one model's middle layer.
 
@@ -45,6 +61,7 @@ class Dictionaries:
         seen: Some of the texts that they were trained on.
         unseen: Texts that none of them was trained on.
         sweep: How sparse and how good such dictionaries are at other penalties and other k.
+        table: What was measured when they were trained, beside baselines; empty for those trained on the spot.
         shipped: Whether they were trained beforehand.
     """
 
@@ -54,6 +71,7 @@ class Dictionaries:
     seen: Sequence[str]
     unseen: Sequence[str]
     sweep: Sequence[Run]
+    table: Sequence[Measured]
     shipped: bool
 
     @property
@@ -81,7 +99,9 @@ def dictionaries(lm: LanguageModel) -> Dictionaries:
 
 def _shipped(lm: LanguageModel) -> Dictionaries:
     kinds = [load_features(kind, lm) for kind in ("sae", "small", "transcoder")]
-    return Dictionaries(*kinds, sae_texts(HELD), sae_texts(held_out=True), _stored_sweep(), shipped=True)
+    return Dictionaries(
+        *kinds, sae_texts(HELD), sae_texts(held_out=True), _stored_sweep(), _stored_table(), shipped=True
+    )
 
 
 def _stored_sweep() -> list[Run]:
@@ -91,6 +111,21 @@ def _stored_sweep() -> list[Run]:
         found = row["metrics"]
         runs.append(Run(kind, float(setting), found["l0"], found["variance_explained"], found["dead"]))
     return runs
+
+
+def _stored_table() -> list[Measured]:
+    stored = sae_results()
+    rows = [*stored["shipped"], *stored["baselines"]]
+    return [
+        Measured(
+            row["name"],
+            row["metrics"]["l0"],
+            row["metrics"]["variance_explained"],
+            row["loss"]["against_mean"],
+            row["loss"]["against_zero"],
+        )
+        for row in rows
+    ]
 
 
 def _trained(lm: LanguageModel) -> Dictionaries:
@@ -107,7 +142,7 @@ def _trained(lm: LanguageModel) -> Dictionaries:
     test = gather(lm, unseen[:16], "resid_post", layer).x
     runs = [_run(lm, x, test, "ReLU", penalty) for penalty in PENALTIES]
     runs += [_run(lm, x, test, "TopK", each) for each in KS if each <= lm.d_model]
-    return Dictionaries(sae, small, transcoder, seen, unseen, runs, shipped=False)
+    return Dictionaries(sae, small, transcoder, seen, unseen, runs, (), shipped=False)
 
 
 def _fitted(

@@ -603,7 +603,7 @@ def fair_variance(
 
 
 FLAWS = {
-    "sink": "it counts position 0, whose huge norm is easy to rebuild and drowns everything else",
+    "sink": "it counts position 0, which holds most of the variance and is no feature's merit",
     "trained": "it counts the tokens that the dictionary was trained on: keep those that are not `trained`",
     "origin": "it measures the variance from the origin instead of from the mean, so that saying the mean every time "
     "already explains something",
@@ -660,6 +660,7 @@ FAIR_VARIANCE = Exercise(
     minutes=15,
     reference=fair_variance,
     library=_explained,
+    teaches=("variance_explained",),
     cases=lambda seed: [_judged(seed, 60, 5), _judged(seed + 100, 48, 8)],
     mistakes=(
         *(_flawed(flaws) for size in (1, 2, 3) for flaws in combinations(FLAWS, size)),
@@ -699,7 +700,7 @@ FAIR_VARIANCE = Exercise(
 # detection_score ----------------------------------------------------------------------------------------------
 
 
-def detection_score(predicted: Bool[Tensor, " passage"], truth: Bool[Tensor, " passage"]) -> float:
+def detection_score(predicted: Bool[Tensor, " place"], truth: Bool[Tensor, " place"]) -> float:
     right = {True: [], False: []}
     for said, is_on in zip(predicted.tolist(), truth.tolist(), strict=True):
         right[bool(is_on)].append(bool(said) == bool(is_on))
@@ -713,12 +714,12 @@ def _rates(predicted: Tensor, truth: Tensor) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=256)
-def _said(seed: int, passages: int) -> tuple:
+def _said(seed: int, places: int) -> tuple:
     """Guesses about a feature that is seldom on, some right and some wrong of both kinds."""
     for attempt in count():
         g = _generator(seed + 1000 * attempt)
-        truth = torch.rand(passages, generator=g) < 0.25
-        predicted = torch.where(torch.rand(passages, generator=g) < 0.25, ~truth, truth)
+        truth = torch.rand(places, generator=g) < 0.25
+        predicted = torch.where(torch.rand(places, generator=g) < 0.25, ~truth, truth)
         hit, clear, precise = _rates(predicted, truth)
         numbers = {round(each, 4) for each in (hit, clear, precise, (hit + clear) / 2)}
         if truth.sum() >= 3 and predicted.any() and len(numbers) == 4 and hit + clear > 1.1:
@@ -737,18 +738,18 @@ DETECTION_SCORE = Exercise(
     mistakes=(
         Mistake(
             "accuracy",
-            "Yours is plain accuracy. Most passages are off, so *never* would score high without knowing anything. "
+            "Yours is plain accuracy. Most places are off, so *never* would score high without knowing anything. "
             "Take the share that is right among the on and among the off, and then their mean.",
             lambda predicted, truth: float((predicted == truth).double().mean()),
         ),
         Mistake(
             "hits_only",
-            "Yours is the share of the on passages that were found. *Always* would score 1: the off ones count too.",
+            "Yours is the share of the on places that were found. *Always* would score 1: the off ones count too.",
             lambda predicted, truth: _rates(predicted, truth)[0],
         ),
         Mistake(
             "off_only",
-            "Yours looks at the off passages only. *Never* would score 1: the on ones count too.",
+            "Yours looks at the off places only. *Never* would score 1: the on ones count too.",
             lambda predicted, truth: _rates(predicted, truth)[1],
         ),
         Mistake(
@@ -776,7 +777,7 @@ DETECTION_SCORE = Exercise(
         ),
     ),
     hints=(
-        "Part the passages by the truth first: those in which the feature is on, and those in which it is off.",
+        "Part the places by the truth first: those in which the feature is on, and those in which it is off.",
         "Among the on: `predicted[truth].float().mean()`. Among the off: `(~predicted[~truth]).float().mean()`.",
         "Return the mean of the two.",
     ),
@@ -893,17 +894,17 @@ def label_control(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"choice": "random_directions", "score": _mean_score(data["controls"]["random_directions"])}
 
 
-def _mean_score(control: Mapping[str, Bool[Tensor, "feature passage"]]) -> float:
+def _mean_score(control: Mapping[str, Bool[Tensor, "feature place"]]) -> float:
     pairs = list(zip(control["predicted"], control["truth"], strict=True))
     return sum(detection_score(predicted, truth) for predicted, truth in pairs) / len(pairs)
 
 
-CONTROLS = ("random_directions", "seen_passages", "always", "mixed_passages")
+CONTROLS = ("random_directions", "seen_text", "always", "mixed_places")
 
 
 def _labelled(seed: int) -> dict[str, Any]:
-    g, features, passages = _generator(seed), 4, 30
-    truth = torch.rand(len(CONTROLS), features, passages, generator=g) < 0.3
+    g, features, places = _generator(seed), 4, 30
+    truth = torch.rand(len(CONTROLS), features, places, generator=g) < 0.3
     truth[..., :2], truth[..., 2:4] = True, False  # both kinds in each
     wrong = torch.tensor([0.4, 0.05, 0.0, 0.5])[:, None, None]
     predicted = truth ^ (torch.rand(truth.shape, generator=g) < wrong)
@@ -930,10 +931,10 @@ LABEL_CONTROL = Exercise(
     cases=lambda seed: [(_labelled(seed),), (_labelled(seed + 100),)],
     mistakes=(
         Mistake(
-            "seen_passages",
-            "On the passages from which it was written a label scores well in any case. This cannot come out badly for "
+            "seen_text",
+            "On the text from which it was written a label scores well in any case. This cannot come out badly for "
             "the claim, so it cannot refute it.",
-            _other_control("seen_passages"),
+            _other_control("seen_text"),
         ),
         Mistake(
             "always",
@@ -941,10 +942,10 @@ LABEL_CONTROL = Exercise(
             _other_control("always"),
         ),
         Mistake(
-            "mixed_passages",
-            "With the passages mixed up nothing foretells anything: one half, up to luck, whether the claim is true or "
+            "mixed_places",
+            "With the places mixed up nothing foretells anything: one half, up to luck, whether the claim is true or "
             "not. It would find a leak in the code, not a fault in the claim.",
-            _other_control("mixed_passages"),
+            _other_control("mixed_places"),
         ),
         Mistake(
             "accuracy",
@@ -953,7 +954,7 @@ LABEL_CONTROL = Exercise(
         ),
         Mistake(
             "all_together",
-            "The right control, but yours throws the passages of all directions together. Score each direction by "
+            "The right control, but yours throws the places of all directions together. Score each direction by "
             "itself, then take the mean.",
             _scored(lambda control: detection_score(control["predicted"].flatten(), control["truth"].flatten())),
         ),
@@ -970,7 +971,7 @@ LABEL_CONTROL = Exercise(
         'One `detection_score(predicted, truth)` for each pair of `zip(control["predicted"], control["truth"])`, then '
         "the mean.",
     ),
-    discussion="Same labeller, same number of passages, same unseen text, directions that nobody trained. They do "
+    discussion="Same labeller, same unseen text, directions that nobody trained. They do "
     "better than one half, since neighbouring tokens share neighbouring places; what counts is how much higher the "
     "features come out.",
     control=True,
