@@ -106,6 +106,7 @@ _NAMES = {
     "methods.sae_features": (
         "Label",
         "change_features",
+        "clearly_on",
         "detection_score",
         "feature_examples",
         "label_from_tokens",

@@ -19,7 +19,8 @@ from mechkit.methods.sae_metrics import splice
 from mechkit.network.hooks import Edit
 from mechkit.network.model import LanguageModel
 
-OFTEN = 0.5  # a token belongs to a label if the feature is on for at least half of its occurrences
+CLEAR = 0.3  # of a feature's largest activation: below it, most of what TopK lets through is hard to tell from chance
+OFTEN = 0.2  # a token belongs to a label if the feature is clearly on for at least this share of its occurrences
 LISTED = 6  # tokens that a label spells out
 
 
@@ -86,17 +87,38 @@ class TokenStatistics:
     mass: Float[Tensor, " token"]
 
 
+def clearly_on(
+    values: Float[Tensor, " token"], *, share: float = CLEAR, largest: float | None = None
+) -> Bool[Tensor, " token"]:
+    """Where a feature is on by more than a share of its largest activation; with share 0, wherever it is on.
+
+    Args:
+        values: One feature's activations.
+        largest: Its largest activation, if it is to be that of other text; by default the largest here.
+    Chapter: 08.
+    """
+    most = values.max() if largest is None else largest
+    return (values > 0) & (values > share * most)
+
+
 def token_statistics(
-    hidden: Float[Tensor, "token d_sae"], activations: Activations, feature: int, *, back: int = 0
+    hidden: Float[Tensor, "token d_sae"], activations: Activations, feature: int, *, back: int = 0, share: float = 0.0
 ) -> TokenStatistics:
     """What one feature does for each token.
 
     Args:
         hidden: What `sae.encode(activations.x)` gives.
         back: 0 for the token at which the feature is read, 1 for the one before.
+        share: What counts as on, as for `clearly_on`.
     Chapter: 08.
     """
-    return _statistics(hidden[:, feature], tokens_before(activations, back))
+    values, tokens = hidden[:, feature].double(), tokens_before(activations, back)
+    each, place = tokens.unique(return_inverse=True)
+    count = place.bincount(minlength=len(each))
+    on = place.bincount(clearly_on(values.float(), share=share).double(), minlength=len(each)) / count
+    mass = place.bincount(values, minlength=len(each)) / values.sum().clamp(min=1e-30)
+    order = mass.argsort(descending=True, stable=True)
+    return TokenStatistics(each[order], count[order], on[order].float(), mass[order].float())
 
 
 def tokens_before(activations: Activations, back: int) -> Int[Tensor, " token"]:
@@ -110,27 +132,20 @@ def tokens_before(activations: Activations, back: int) -> Int[Tensor, " token"]:
     return moved
 
 
-def _statistics(values: Float[Tensor, " token"], tokens: Int[Tensor, " token"]) -> TokenStatistics:
-    each, place = tokens.unique(return_inverse=True)
-    count = place.bincount(minlength=len(each))
-    on = place.bincount((values > 0).double(), minlength=len(each)) / count
-    mass = place.bincount(values.double(), minlength=len(each)) / values.double().sum().clamp(min=1e-30)
-    order = mass.argsort(descending=True, stable=True)
-    return TokenStatistics(each[order], count[order], on[order].float(), mass[order].float())
-
-
 @dataclass(frozen=True)
 class Label:
-    """A rule for where a feature is on: at some tokens, or right after them.
+    """A rule for where a feature is clearly on: at some tokens, or right after them.
 
     Args:
         tokens: Ids.
         back: 0 if the feature is on at these tokens, 1 if at the token after.
+        limit: The activation from which it counts as on, in other text too.
         text: The rule in words.
     """
 
     tokens: tuple[int, ...]
     back: int
+    limit: float
     text: str
 
     def predict(self, activations: Activations) -> Bool[Tensor, " token"]:
@@ -143,21 +158,23 @@ def label_from_tokens(
 ) -> Label:
     """The label that token counts alone suggest: no reader, no second model, the same every time.
 
-    The feature is said to be on at those tokens for which it is on at least half of the time, or after those tokens,
-    whichever rule has the higher detection score on these activations. It is the baseline that a label by hand should
-    beat, and it knows nothing of meaning.
+    The rule names those tokens for at least a fifth of whose occurrences the feature is clearly on, or those after
+    which it is, whichever has the higher detection score on these activations. It is the baseline that a label by hand
+    should beat, and it knows nothing of meaning. To score it on other text, count the feature as on above its `limit`.
 
     Raises: ValueError if the feature is on nowhere here.
     Chapter: 08.
     """
-    truth = hidden[:, feature] > 0
+    values = hidden[:, feature]
+    truth, limit = clearly_on(values), CLEAR * float(values.max())
     if not truth.any():
         raise ValueError(f"wanted a feature that is on somewhere in this text; feature {feature} is dead here")
     best: tuple[float, Label] | None = None
     for back in (0, 1):
-        found = token_statistics(hidden, activations, feature, back=back)
-        chosen = found.tokens[(found.on >= OFTEN) & (found.tokens >= 0)]
-        label = Label(tuple(chosen.tolist()), back, _in_words(chosen, back, lm))
+        found = token_statistics(hidden, activations, feature, back=back, share=CLEAR)
+        often = found.on * found.count / (found.count + 1)  # as if each had been met once more, without it
+        chosen = found.tokens[(often >= OFTEN) & (found.tokens >= 0)]
+        label = Label(tuple(chosen.tolist()), back, limit, _in_words(chosen, back, lm))
         score = detection_score(label.predict(activations), truth)
         if best is None or score > best[0]:
             best = score, label

@@ -7,6 +7,7 @@ from mechkit.methods.sae import SAE, TopK
 from mechkit.methods.sae_activations import Activations
 from mechkit.methods.sae_features import (
     change_features,
+    clearly_on,
     detection_score,
     feature_examples,
     label_from_tokens,
@@ -78,14 +79,30 @@ def test_a_feature_of_what_came_before_is_found_too(activations, tiny_models):
     assert detection_score(label.predict(activations), values > 0) == 1
 
 
-def test_a_feature_that_tokens_do_not_foretell_is_said_to_be_one(activations, tiny_models):
-    values = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    label = label_from_tokens(hidden_for(values), activations, 1, tiny_models["llama"])
+def test_a_feature_that_tokens_do_not_foretell_is_said_to_be_one(tiny_models):
+    x, tokens = torch.zeros(100, 4), torch.full((100,), 5)
+    alike = Activations(x, x, tokens, torch.zeros_like(tokens), torch.arange(1, 101), 0)
+    values = (torch.arange(100) == 50).float()
+    label = label_from_tokens(values[:, None], alike, 0, tiny_models["llama"])
     assert label.tokens == ()
     assert label.text == "no token foretells it"
-    assert detection_score(label.predict(activations), torch.tensor(values) > 0) == 0.5
-    with pytest.raises(ValueError, match="wanted a feature that is on somewhere in this text; feature 1 is dead here"):
-        label_from_tokens(hidden_for([0] * 10), activations, 1, tiny_models["llama"])
+    assert detection_score(label.predict(alike), values > 0) == 0.5
+    with pytest.raises(ValueError, match="wanted a feature that is on somewhere in this text; feature 0 is dead here"):
+        label_from_tokens(torch.zeros(100, 1), alike, 0, tiny_models["llama"])
+
+
+def test_clearly_on_is_above_a_share_of_the_largest():
+    values = torch.tensor([0.0, 1.0, 3.0, 3.1, 10.0])
+    assert clearly_on(values).tolist() == [False, False, False, True, True]
+    assert clearly_on(values, share=0).tolist() == [False, True, True, True, True]
+    assert clearly_on(values, largest=2.0).tolist() == [False, True, True, True, True]
+    assert not clearly_on(torch.zeros(3)).any()
+
+
+def test_a_label_keeps_the_limit_of_the_text_that_it_was_made_from(activations, tiny_models):
+    values = (TOKENS == 5).float() * 8
+    label = label_from_tokens(hidden_for(values), activations, 1, tiny_models["llama"])
+    assert label.limit == pytest.approx(2.4)
 
 
 def test_labels_are_the_same_every_time_and_hold_on_other_text(activations, tiny_models):
