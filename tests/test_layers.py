@@ -14,7 +14,7 @@ ROOMS = {
     " < phase sweeps < ablation patching circuits < gradients tracing < editing < rewriting sae"
     " < sae_activations sae_steps < sae_training sae_metrics sae_files < sae_features sae_quiz",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
-    " < probe_results counterfacts patching_results < fact_results sae < dictionaries",
+    " < probe_results counterfacts patching_results < fact_results sae < labels < dictionaries",
     "show": "captions < style < plots words circuits features < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report lesson"
     " < proofreading workspace selftest < authoring < bench rivals sae_rivals doctor",

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.data.corpus import load_corpus
+from mechkit.data.labels import Labels, load_labels, write_labels
 from mechkit.data.sae import load_features, sae_results, sae_texts
 from mechkit.methods.sae import SAE, Activation, ReLU, TopK
 from mechkit.methods.sae_activations import gather, middle_layer
@@ -61,6 +62,7 @@ class Dictionaries:
         seen: Some of the texts that they were trained on.
         unseen: Texts that none of them was trained on.
         sweep: How sparse and how good such dictionaries are at other penalties and other k.
+        labels: What token counts on some of the seen text say of each feature, and of random directions.
         table: What was measured when they were trained, beside baselines; empty for those trained on the spot.
         shipped: Whether they were trained beforehand.
     """
@@ -71,6 +73,7 @@ class Dictionaries:
     seen: Sequence[str]
     unseen: Sequence[str]
     sweep: Sequence[Run]
+    labels: Labels
     table: Sequence[Measured]
     shipped: bool
 
@@ -100,7 +103,7 @@ def dictionaries(lm: LanguageModel) -> Dictionaries:
 def _shipped(lm: LanguageModel) -> Dictionaries:
     kinds = [load_features(kind, lm) for kind in ("sae", "small", "transcoder")]
     return Dictionaries(
-        *kinds, sae_texts(HELD), sae_texts(held_out=True), _stored_sweep(), _stored_table(), shipped=True
+        *kinds, sae_texts(HELD), sae_texts(held_out=True), _stored_sweep(), load_labels(), _stored_table(), shipped=True
     )
 
 
@@ -118,7 +121,7 @@ def _stored_table() -> list[Measured]:
     rows = [*stored["shipped"], *stored["baselines"]]
     return [
         Measured(
-            row["name"],
+            row["name"] + (" of the MLP" if len(set(row["sites"])) == 2 else ""),
             row["metrics"]["l0"],
             row["metrics"]["variance_explained"],
             row["loss"]["against_mean"],
@@ -131,7 +134,8 @@ def _stored_table() -> list[Measured]:
 def _trained(lm: LanguageModel) -> Dictionaries:
     texts, layer = load_corpus(), middle_layer(lm)
     seen, unseen = texts[HELD:], texts[:HELD]
-    x = gather(lm, seen, "resid_post", layer, limit=MOST).x
+    stream = gather(lm, seen, "resid_post", layer, limit=MOST)
+    x = stream.x
     k = max(2, min(32, lm.d_model // 4))
     sae, small = (_fitted(lm, x, size * lm.d_model, TopK(k)) for size in (4, 2))
     pair = gather(lm, seen, ("mlp_in", "mlp_out"), layer, limit=MOST)
@@ -139,10 +143,11 @@ def _trained(lm: LanguageModel) -> Dictionaries:
     for each in (sae, small, transcoder):
         each.layer, each.site, each.model_name = layer, "resid_post", lm.name
     transcoder.site = ("mlp_in", "mlp_out")
+    labels = write_labels(lm, sae, stream, progress=False)
     test = gather(lm, unseen[:16], "resid_post", layer).x
     runs = [_run(lm, x, test, "ReLU", penalty) for penalty in PENALTIES]
     runs += [_run(lm, x, test, "TopK", each) for each in KS if each <= lm.d_model]
-    return Dictionaries(sae, small, transcoder, seen, unseen, runs, (), shipped=False)
+    return Dictionaries(sae, small, transcoder, seen, unseen, runs, labels, (), shipped=False)
 
 
 def _fitted(
