@@ -118,7 +118,7 @@ def _sides(card: FeatureCard) -> list[tuple[str, Words]]:
 
 
 def _listed(words: Words) -> str:
-    return "  ".join(f"{visible(token)} {signed(value)}" for token, value in words)
+    return " · ".join(f"{visible(token)} {signed(value)}" for token, value in words)
 
 
 def _window(tokens: Sequence[str], values: Sequence[float]) -> tuple[list[str], list[float]]:
