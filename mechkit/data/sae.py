@@ -34,12 +34,12 @@ from mechkit.methods.sae_metrics import (
 )
 from mechkit.methods.sae_training import SAETraining, train_sae
 from mechkit.network.assets import cache_folder
-from mechkit.network.loading import load_model
+from mechkit.network.loading import keep_memory, load_model
 from mechkit.network.model import LanguageModel
 
 FOLDER = Path(__file__).parent
 RESULTS = "sae_results.json"
-RATE = 2e-3
+RATE = 3e-3
 EVERY = 10  # one text in so many is held out
 STREAM, MLP = ("resid_post", "resid_post"), ("mlp_in", "mlp_out")
 
@@ -235,9 +235,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         epilog="example: python -m mechkit.data.sae --texts 40 --steps 50 --short 20 --judged 2 --first 1 --out some",
     )
     parser.add_argument("--texts", type=int, help="of the corpus, how many (default: all)")
-    parser.add_argument("--steps", type=int, default=4000, help="for what is shipped")
-    parser.add_argument("--short", type=int, default=800, help="steps for what is compared")
-    parser.add_argument("--judged", type=int, default=40, help="held-out texts that the loss is measured on")
+    parser.add_argument("--steps", type=int, default=3000, help="for what is shipped")
+    parser.add_argument("--short", type=int, default=300, help="steps for what is compared")
+    parser.add_argument("--judged", type=int, default=24, help="held-out texts that the loss is measured on")
     parser.add_argument("--first", type=int, help="how many dictionaries of each kind (default: all)")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where to write (default: beside the code)")
     parser.add_argument("--work", type=Path, help="where activations and states are kept (default: in the cache)")
@@ -253,6 +253,7 @@ def _jobs(first: int | None) -> list[tuple[str, str, Recipe | None]]:
 
 def main(arguments: list[str] | None = None) -> None:
     options, lm = _options(arguments), load_model()
+    keep_memory()
     known, held = sae_texts(options.texts), sae_texts(options.texts and max(1, options.texts // EVERY), held_out=True)
     work = (options.work or cache_folder() / "sae") / hashlib.sha256("\0".join(known + held).encode()).hexdigest()[:12]
     parts = [_gathered(lm, known, work / "train.safetensors"), _gathered(lm, held, work / "held_out.safetensors")]

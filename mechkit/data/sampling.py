@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from mechkit.data.corpus import CORPUS_FILE, Passage, write_corpus
 from mechkit.data.openings import OPENINGS, SLOTS
 from mechkit.network.attention import shared_attention
-from mechkit.network.loading import LanguageModel, load_model
+from mechkit.network.loading import LanguageModel, keep_memory, load_model
 
 SHORTEST, LONGEST = 48, 128
 LOOP_LIMIT = 0.2
@@ -141,6 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=CORPUS_FILE, help="where to write (default: the shipped file)")
     options = parser.parse_args(arguments)
     lm = load_model()
+    keep_memory()
     passages, rejected = sample(lm, options.tokens, seed=options.seed)
     write_corpus(options.out, passages)
     facts = {"model": lm.name, "seed": options.seed, **statistics(lm, passages), "rejected": dict(rejected)}

@@ -22,6 +22,7 @@ from mechkit.methods.sae import SAE, JumpReLU, TopK
 
 WARM_UP, COOL_DOWN = 0.02, 0.2  # shares of the steps over which the rate rises, and falls to zero
 POINTS = 200  # of the training curve
+ROWS, RIDGE = 20_000, 1e-2  # of the linear map that a transcoder starts from
 STATE_FILE = "training.safetensors"
 
 
@@ -51,6 +52,7 @@ class Run:
         self.scales = [_scale(x), _scale(target)]
         self.mean = target.mean(0)
         self.optimiser = Adam(sae.parameters(), lr=settings.rate, fused=True)
+        self._map = _linear_map(x, target) if sae.is_transcoder else None
         self._orders: dict[int, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
 
@@ -58,8 +60,7 @@ class Run:
     def in_scaled_units(self) -> Iterator[None]:
         """Inside, the SAE reads and rebuilds scaled activations; outside, the model's own units."""
         if not self._kept and not self.sae.b_dec.any():
-            with torch.no_grad():
-                self.sae.b_dec.copy_(self.mean)
+            self._centre()
         self.sae.requires_grad_(True)
         _rescale(self.sae, *self.scales)
         if self._kept:  # a kept state is in scaled units already
@@ -69,6 +70,17 @@ class Run:
         finally:
             _rescale(self.sae, *(1 / scale for scale in self.scales))
             self.sae.requires_grad_(False)
+
+    @torch.no_grad()
+    def _centre(self) -> None:
+        """Start from the mean, and in a transcoder from the linear map: a feature reads what foretells its output.
+
+        With an encoder that has nothing to do with its decoder, nearly half of a transcoder's features die at once.
+        """
+        self.sae.b_dec.copy_(self.mean)
+        if self._map is not None:
+            self.sae.W_enc.copy_(nn.functional.normalize(self._map @ self.sae.W_dec.T, dim=0))
+            self.sae.b_enc.copy_(-self.x.mean(0) @ self.sae.W_enc)
 
     @torch.enable_grad()
     def advance(self) -> None:
@@ -119,12 +131,12 @@ class Run:
         chance = error.square().sum(-1).square() + 1e-12
         drawn = torch.multinomial(chance, len(dead), replacement=True, generator=generator)
         sae, new = self.sae, nn.functional.normalize(error[drawn], dim=-1)
-        reading = nn.functional.normalize(x[drawn] - x.mean(0), dim=-1) if sae.is_transcoder else new
+        reading = new if self._map is None else nn.functional.normalize(new @ self._map.T, dim=-1)
         living = self.silent < self.settings.revive
         length = sae.W_enc[:, living].norm(dim=0).mean() if living.any() else 1.0
         sae.W_dec[dead] = new
         sae.W_enc[:, dead] = reading.T * length
-        sae.b_enc[dead] = 0.0
+        sae.b_enc[dead] = -x.mean(0) @ sae.W_enc[:, dead] if sae.is_transcoder else 0.0
         for parameter, rows in ((sae.W_dec, dead), (sae.W_enc, (slice(None), dead)), (sae.b_enc, dead)):
             state = self.optimiser.state[parameter]
             state["exp_avg"][rows] = 0.0
@@ -216,6 +228,14 @@ def rebuild(sae: SAE, x: Float[Tensor, "batch d_in"], penalty: float) -> tuple[T
     jumps = isinstance(sae.activation, JumpReLU)
     counted = sae.activation.count(readings, sae.threshold) if jumps else hidden
     return sae.decode(hidden), penalty * counted.sum(-1).mean(), (hidden.detach() > 0).sum(0)
+
+
+def _linear_map(x: Float[Tensor, "token d_in"], y: Float[Tensor, "token d_out"]) -> Float[Tensor, "d_in d_out"]:
+    """The least-squares map from x to y, of some thousands of tokens, with a little ridge."""
+    some = slice(None, None, 1 + len(x) // ROWS)
+    x, y = x[some] - x[some].mean(0), y[some] - y[some].mean(0)
+    gram = x.T @ x
+    return torch.linalg.solve(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram)), x.T @ y)
 
 
 def _seed(seed: int, number: int) -> int:

@@ -24,9 +24,9 @@ from mechkit.network.model import LanguageModel
 from mechkit.network.sites import family_of
 from mechkit.network.tiny import tiny_model
 
-M_MMAP_THRESHOLD = -3  # its number in glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # their numbers in glibc's malloc.h
 
-__all__ = ["LanguageModel", "ModelError", "load_model", "tiny_model"]
+__all__ = ["LanguageModel", "ModelError", "keep_memory", "load_model", "tiny_model"]
 
 
 class ModelError(OSError, ValueError):
@@ -58,15 +58,28 @@ def load_model(name: str | os.PathLike | None = None) -> LanguageModel:
         return _from_pretrained(name, name, offline=not _on_hub(name))
 
 
+def keep_memory() -> None:
+    """Let freed blocks stay in the heap, on Linux: for a long job, which would else get the same pages again and again.
+
+    It undoes for this process what `load_model` asks for, and makes sampling and training up to twice as fast.
+    """
+    _set_malloc({M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 2**30, M_TOP_PAD: 2**28})
+
+
 def _give_memory_back() -> None:
     """Let freed blocks of 2 MB and more go back to the system, on Linux.
 
     glibc raises that threshold to the size of what was last freed, so that a chapter's logits would stay in the
     heap: half a gigabyte, on a machine that may have two.
     """
+    _set_malloc({M_MMAP_THRESHOLD: 2 * 2**20})
+
+
+def _set_malloc(parameters: dict[int, int]) -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2 * 2**20)
+            for number, value in parameters.items():
+                ctypes.CDLL(None).mallopt(number, value)
 
 
 def _from_pretrained(source: str, name: str, *, offline: bool) -> LanguageModel:

@@ -44,7 +44,7 @@ def test_held_out_text_is_explained_and_the_model_goes_on_from_it():
     assert found["metrics"]["l0"] == pytest.approx(32, abs=0.1)
     assert found["metrics"]["variance_explained"] >= 0.80
     assert found["loss"]["against_mean"] >= 0.95
-    assert found["metrics"]["dead"] < 0.02 * found["d_sae"]
+    assert found["metrics"]["dead"] < 0.05 * found["d_sae"]
 
 
 def test_it_beats_what_was_not_learned_by_a_wide_margin():

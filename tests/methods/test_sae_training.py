@@ -142,6 +142,22 @@ def test_a_transcoder_rebuilds_another_activation():
     assert sae_metrics(sae, x, target).variance_explained > 0.9
 
 
+def test_a_transcoder_starts_by_reading_what_foretells_its_output():
+    """Where the output is a linear map of the input, a feature reads that map's row along its own direction."""
+    _, _, x = toy_data(3000)
+    true_map = torch.randn(D, 6, generator=generator(3))
+    target = x @ true_map + 2
+    sae = SAE(D, 40, TopK(2), d_out=6)
+    run = sae_steps.Run(sae, x + 1, target, sae_steps.Settings(10, 64, 1e-3, 0, None, 0.0))
+    torch.testing.assert_close(run._map, true_map, atol=0.05, rtol=0.05)
+    with run.in_scaled_units():
+        along = torch.nn.functional.normalize(true_map @ sae.W_dec.T, dim=0)
+        assert torch.cosine_similarity(sae.W_enc, along, dim=0).min() > 0.99
+        scaled = (x + 1) * run.scales[0]
+        assert sae.readings(scaled).mean(0).abs().max() < 1e-3  # the mean is read as nothing
+    torch.testing.assert_close(sae.b_dec, target.mean(0))
+
+
 def test_training_is_in_the_models_own_units():
     """Activations a thousand times as large give the same SAE, a thousand times as large."""
     _, _, x = toy_data(2000)
