@@ -28,7 +28,7 @@ from mechkit.network.loading import load_model
 from mechkit.network.model import LanguageModel
 
 LABELS_FILE = Path(__file__).with_name("sae_labels.json.gz")
-TEXTS, DIRECTIONS, SEED = 300, 40, 1
+TEXTS, DIRECTIONS, SEED = 1000, 40, 1
 COLUMNS = 256  # features at once
 
 
@@ -102,7 +102,7 @@ def _read(row: list | None) -> Label | None:
 def main(arguments: Sequence[str] | None = None, load: Callable[[], LanguageModel] = load_model) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mechkit.data.labels",
-        description="Label the shipped features: five minutes.",
+        description="Label the shipped features: ten minutes.",
         epilog="example: python -m mechkit.data.labels --texts 20 --out some.json.gz",
     )
     parser.add_argument("--texts", type=int, default=TEXTS, help="how many texts to read")
