@@ -12,10 +12,10 @@ ROOMS = {
     "network": "sites < downloads conversion < assets < model < tiny < loading < attention < hooks < cache replay",
     "methods": "metrics < toy < words < analogies < splits < probes erasure ccs < lens < affine attribution < heads"
     " < phase sweeps < ablation patching circuits < gradients tracing < editing < rewriting sae"
-    " < sae_activations sae_steps < sae_training sae_metrics sae_files < sae_features",
+    " < sae_activations sae_steps < sae_training sae_metrics sae_files < sae_features sae_quiz",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
-    " < probe_results counterfacts patching_results < fact_results sae",
-    "show": "captions < style < plots words circuits < explorers",
+    " < probe_results counterfacts patching_results < fact_results sae < labels < dictionaries",
+    "show": "captions < style < plots words circuits features < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report dashboard lesson"
     " < proofreading workspace selftest < authoring < bench rivals sae_rivals doctor",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"

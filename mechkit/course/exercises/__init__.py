@@ -4,7 +4,7 @@ from importlib import import_module
 
 from mechkit.course.exercise import Chapter, Exercise
 
-NUMBERS = ("00", "01", "02", "03", "04", "05", "06", "07", "09")
+NUMBERS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09")
 
 
 def find_chapter(number: str) -> Chapter:

@@ -3,6 +3,7 @@
 from mechkit.show.explorers.analogy import AnalogyExplorer, AnalogyReading, analogy_table
 from mechkit.show.explorers.circuit import CircuitExplorer, circuit_rows
 from mechkit.show.explorers.facts import FactExplorer, FactReading, fact_reading, fact_table
+from mechkit.show.explorers.features import FeatureExplorer
 from mechkit.show.explorers.heads import HeadExplorer, HeadReading, head_table
 from mechkit.show.explorers.lens import LensExplorer, LensReading, lens_reading, lens_table
 from mechkit.show.explorers.patch import PatchExplorer, PatchReading, patch_reading, patch_table
@@ -22,6 +23,7 @@ __all__ = [
     "CircuitExplorer",
     "FactExplorer",
     "FactReading",
+    "FeatureExplorer",
     "Gallery",
     "HeadExplorer",
     "HeadReading",
