@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 
 from mechkit.methods.sae import SAE
@@ -191,9 +190,10 @@ def tradeoff(
         )
         for (x, y), word in kept:
             if word:
-                ax.annotate(word, (x, y), (4, -11), textcoords="offset points", size=7.5, color=look["color"])
+                place = {"xytext": (4, -11), "ha": "left"} if index % 2 == 0 else {"xytext": (-4, 6), "ha": "right"}
+                ax.annotate(word, (x, y), textcoords="offset points", size=7.5, color=look["color"], **place)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set(xlabel=f"{xlabel} (logarithmic)", ylabel=ylabel)
     ax.grid(color="#e3e3e3", lw=0.6)
     ax.margins(x=0.08, y=0.1)  # room for the words
