@@ -143,8 +143,8 @@ def _holds(holds: Callable[..., bool], result: Any, case: tuple) -> bool:
 def _sentence(exercise: Exercise, difference: Difference, outcome: Outcome, case: tuple) -> str:
     if outcome.result is None and outcome.printed:
         return "It prints its result instead of returning it: end with `return`."
-    if exercise.kind == "finding" and difference.stage == "values":
-        # what was wanted is not said: it is what the learner is to find
+    if (exercise.kind == "finding" or exercise.choice) and difference.stage == "values":
+        # what was wanted is not said: it is what the learner is to find, or to choose
         models = [argument.name for argument in case if isinstance(argument, LanguageModel)]
         shown = f"what {models[0]} shows" if models else "what these data give"
         first = f" It first parts at {difference.place}." if difference.place else ""

@@ -20,10 +20,12 @@ class Quiz:
 
     Args:
         pieces: Token ids of each.
-        truth: In which the feature is on.
+        asked: Which of a piece's tokens is asked about: the middle one, unless the passage begins or ends nearby.
+        truth: In which the feature is on there.
     """
 
     pieces: list[Int[Tensor, " _"]]
+    asked: list[int]
     truth: Bool[Tensor, " piece"]
 
     def said(self, numbers: list[int]) -> Bool[Tensor, " piece"]:
@@ -61,7 +63,8 @@ def feature_quiz(
         )
     rows = torch.cat([with_it[:count], without[:count]])
     mixed = torch.randperm(2 * count, generator=torch.Generator().manual_seed(seed + 1))
-    return Quiz([_piece(int(rows[i]), activations, width) for i in mixed], mixed < count)
+    pieces, asked = zip(*(_piece(int(rows[i]), activations, width) for i in mixed), strict=True)
+    return Quiz(list(pieces), list(asked), mixed < count)
 
 
 def _near(on: Bool[Tensor, " token"], activations: Activations, width: int) -> Bool[Tensor, " token"]:
@@ -85,7 +88,8 @@ def _one_a_passage(rows: Int[Tensor, " row"], activations: Activations, n: int) 
     return torch.tensor([*fresh, *again][:n], dtype=torch.long)
 
 
-def _piece(row: int, activations: Activations, width: int) -> Int[Tensor, " pos"]:
+def _piece(row: int, activations: Activations, width: int) -> tuple[Int[Tensor, " pos"], int]:
+    """The tokens around a row in its own passage, and which of them it is."""
     first, last = max(0, row - width), row + width + 1
     same = activations.passage[first:last] == activations.passage[row]
-    return activations.tokens[first:last][same]
+    return activations.tokens[first:last][same], int(same[: row - first].sum())

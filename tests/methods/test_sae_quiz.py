@@ -24,10 +24,18 @@ def test_half_of_the_pieces_have_the_feature_on_in_their_middle_and_the_others_n
     assert quiz.truth.sum() == 3
     assert len(quiz.pieces) == 6
     places = set((hidden[:, 1] > 0).nonzero()[:, 0].tolist())
-    for piece, is_on in zip(quiz.pieces, quiz.truth.tolist(), strict=True):
+    for piece, at, is_on in zip(quiz.pieces, quiz.asked, quiz.truth.tolist(), strict=True):
         assert bool(places & set(piece.tolist())) == is_on
         assert len(set((piece // 30).tolist())) == 1  # never over the end of a passage
-        assert is_on == (int(piece[min(4, len(piece) - 1)]) in places) or len(piece) < 9
+        assert (int(piece[at]) in places) == is_on
+        assert at == 4 or len(piece) < 9
+
+
+def test_the_token_asked_about_is_found_where_a_passage_begins():
+    hidden, acts = text(on=((2, 1), (4, 28)))
+    quiz = feature_quiz(hidden, acts, 1, width=4)
+    on = {int(p[at]): at for p, at, yes in zip(quiz.pieces, quiz.asked, quiz.truth.tolist(), strict=True) if yes}
+    assert on == {61: 1, 148: 4}
 
 
 def test_pieces_are_of_different_passages_as_far_as_there_are_enough():

@@ -971,9 +971,8 @@ LABEL_CONTROL = Exercise(
         'One `detection_score(predicted, truth)` for each pair of `zip(control["predicted"], control["truth"])`, then '
         "the mean.",
     ),
-    discussion="Same labeller, same unseen text, directions that nobody trained. They do "
-    "better than one half, since neighbouring tokens share neighbouring places; what counts is how much higher the "
-    "features come out.",
+    discussion="Same labeller, same unseen text, directions that nobody trained. Some do better than one half, since "
+    "like tokens may lie far out along any direction; what counts is how much higher the features come out.",
     control=True,
     choice=True,
 )
