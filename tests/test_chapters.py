@@ -1,6 +1,7 @@
 """Every chapter: generated from its solution, solved, untouched, and on another model."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -86,27 +87,42 @@ def test_notebook_and_catalogue_agree_on_exercises_and_points(path):
     assert points == {exercise.id: exercise.points for exercise in find_chapter(path.stem[:2]).exercises}
 
 
-@pytest.mark.alone
-@pytest.mark.slow
-@each_solution
-def test_the_solution_gives_its_stored_outputs_within_its_budget(path, home, tmp_path):
-    """nbval in a session of its own: our pytest settings are not for notebooks."""
-    (tmp_path / "sanitize.cfg").write_text(SANITIZE, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider"]
+def solve(path, folder):
+    """Run a solution in a folder of its own, hold it against its stored outputs, and return what it took."""
+    folder.mkdir()
+    (folder / "sanitize.cfg").write_text(SANITIZE, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # our settings are not for notebooks
+    command = [sys.executable, "-m", "pytest", "-c", str(folder / "pytest.ini"), "-p", "no:cacheprovider"]
     command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--color=no", "-q"]
-    command += [f"--nbval-sanitize-with={tmp_path / 'sanitize.cfg'}", f"--junitxml={tmp_path / 'cells.xml'}"]
+    command += [f"--nbval-sanitize-with={folder / 'sanitize.cfg'}", f"--junitxml={folder / 'cells.xml'}"]
+    environment = os.environ | {"MECHKIT_HOME": str(folder / "home")}
     with watched_cost() if sys.platform == "linux" else nullcontext({}) as cost:
-        done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True, env=environment)
     print(path.stem, cost)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    suite = ElementTree.parse(tmp_path / "cells.xml").find("testsuite")
+    suite = ElementTree.parse(folder / "cells.xml").find("testsuite")
     assert int(suite.get("tests")) == sum(cell.cell_type == "code" for cell in authoring.read(path).cells)
     # a dead kernel turns the cells after it into xfails, which count as skipped
     assert int(suite.get("skipped")) == 0
-    assert recorded(home) == dict.fromkeys(exercise_ids(path), "passed")
-    bars = BARS | {"seconds": BARS["seconds"] * slowness()}
-    assert {name: value for name, value in cost.items() if value > bars.get(name, value)} == {}
+    assert recorded(folder / "home") == dict.fromkeys(exercise_ids(path), "passed")
+    return cost
+
+
+def over_budget(cost):
+    """What a run took too much of; how slow the machine is now is asked only where the seconds are too many."""
+    over = {name: value for name, value in cost.items() if value > BARS.get(name, value)}
+    if "seconds" in over and over["seconds"] <= BARS["seconds"] * slowness():
+        del over["seconds"]
+    return over
+
+
+@pytest.mark.alone
+@pytest.mark.slow
+@each_solution
+def test_the_solution_gives_its_stored_outputs_within_its_budget(path, tmp_path):
+    """The better of two runs, if the first is over the budget: other work on the machine only ever adds."""
+    over = over_budget(solve(path, tmp_path / "first")) and over_budget(solve(path, tmp_path / "second"))
+    assert not over
 
 
 @pytest.mark.slow
