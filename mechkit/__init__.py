@@ -116,7 +116,7 @@ _NAMES = {
     "methods.sae_quiz": ("Quiz", "feature_quiz"),
     "data.corpus": ("load_corpus",),
     "data.dictionaries": ("Dictionaries", "dictionaries"),
-    "data.labels": ("load_labels", "write_labels"),
+    "data.labels": ("load_labels", "make_labels"),
     "data.prompts": ("FACTS", "HIDDEN_FACTS", "VISIBLE_FACTS", "contrast"),
     "data.topics": ("TOPICS",),
     "data.ioi": ("IOI_NAMES", "IOI_TEMPLATES", "ioi_positions", "ioi_prompts", "ioi_reference"),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.data.corpus import load_corpus
-from mechkit.data.labels import Labels, load_labels, write_labels
+from mechkit.data.labels import Labels, load_labels, make_labels
 from mechkit.data.sae import load_features, sae_results, sae_texts
 from mechkit.methods.sae import SAE, Activation, ReLU, TopK
 from mechkit.methods.sae_activations import gather, middle_layer
@@ -143,7 +143,7 @@ def _trained(lm: LanguageModel) -> Dictionaries:
     for each in (sae, small, transcoder):
         each.layer, each.site, each.model_name = layer, "resid_post", lm.name
     transcoder.site = ("mlp_in", "mlp_out")
-    labels = write_labels(lm, sae, stream, progress=False)
+    labels = make_labels(lm, sae, stream, progress=False)
     test = gather(lm, unseen[:16], "resid_post", layer).x
     runs = [_run(lm, x, test, "ReLU", penalty) for penalty in PENALTIES]
     runs += [_run(lm, x, test, "TopK", each) for each in KS if each <= lm.d_model]

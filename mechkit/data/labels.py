@@ -49,7 +49,7 @@ class Labels:
     tokens: int
 
 
-def write_labels(lm: LanguageModel, sae: SAE, activations: Activations, *, progress: bool = True) -> Labels:
+def make_labels(lm: LanguageModel, sae: SAE, activations: Activations, *, progress: bool = True) -> Labels:
     """Label every feature, and directions that are on as often as the median one, from the same text.
 
     Chapter: 08.
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None, load: Callable[[], LanguageMode
     options = parser.parse_args(arguments)
     lm = load()
     sae = load_features("sae", lm)
-    labels = write_labels(lm, sae, gather(lm, sae_texts(options.texts), "resid_post", sae.layer))
+    labels = make_labels(lm, sae, gather(lm, sae_texts(options.texts), "resid_post", sae.layer))
     save_labels(labels, options.out)
     print(f"{len(labels.features)} labels from {labels.tokens} tokens")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mechkit.data import labels as home
-from mechkit.data.labels import DIRECTIONS, SEED, load_labels, save_labels, write_labels
+from mechkit.data.labels import DIRECTIONS, SEED, load_labels, make_labels, save_labels
 from mechkit.methods.sae import SAE, TopK
 from mechkit.methods.sae_activations import gather
 from mechkit.methods.sae_features import label_from_tokens
@@ -17,7 +17,7 @@ def written():
     lm = tiny_model()
     sae = SAE(lm.d_model, 64, TopK(4)).requires_grad_(False)
     acts = gather(lm, [f"Mary gave {name} a book in Paris" for name in ("John", "Tom", "Alice", "Emma")])
-    return lm, sae, acts, write_labels(lm, sae, acts, progress=False)
+    return lm, sae, acts, make_labels(lm, sae, acts, progress=False)
 
 
 def test_every_feature_that_is_on_somewhere_has_the_label_of_its_own_activations(written, monkeypatch):
@@ -29,7 +29,7 @@ def test_every_feature_that_is_on_somewhere_has_the_label_of_its_own_activations
         assert (label is not None) == bool((hidden[:, feature] > 0).any())
         assert label is None or label == label_from_tokens(hidden, acts, feature, lm)
     monkeypatch.setattr(home, "COLUMNS", 7)  # some at a time gives the same
-    assert write_labels(lm, sae, acts, progress=False).features == labels.features
+    assert make_labels(lm, sae, acts, progress=False).features == labels.features
 
 
 def test_random_directions_are_on_as_often_as_the_median_feature(written):
