@@ -1,6 +1,7 @@
 """Models for every test. Shapes are checked at run time throughout: see `--jaxtyping-packages` in pyproject.toml."""
 
 import os
+import signal
 
 import pytest
 
@@ -48,3 +49,11 @@ def tiny(request, tiny_models):
 def default_model():
     """The course's model with its real weights; for tests marked slow."""
     return load_model(assets.default_model())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Ctrl-C raises, also in what a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

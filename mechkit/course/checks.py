@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from mechkit.course.answer import SECONDS, Outcome, run_answer
@@ -69,8 +70,77 @@ class Surroundings:
     seconds: float = SECONDS
 
 
+class Question:
+    """An exercise asked with some cases, and what is known of them: each thing computed once, when first needed.
+
+    Args:
+        cases: Arguments with stand-ins, as `exercise.cases` gives them.
+        model: What stands in for `MODEL`.
+    """
+
+    def __init__(self, exercise: Exercise, cases: Sequence[tuple], model: Any = None):
+        self.exercise, self.cases = exercise, cases
+        self._model = model
+        self._expected: dict[int, Any] = {}
+        self._mistaken: dict[tuple[str, int], Outcome] = {}
+
+    @functools.cached_property
+    def filled(self) -> list[tuple]:
+        """The cases with real models and words."""
+        return [fill(case, self._model) for case in self.cases]
+
+    def expected(self, number: int) -> Any:
+        """What the reference says to case `number`."""
+        if number not in self._expected:
+            with torch.no_grad():
+                self._expected[number] = self.exercise.reference(*self.filled[number])
+        return self._expected[number]
+
+    def mistaken(self, mistake: Mistake, number: int) -> Outcome:
+        """What a known mistake makes of case `number`."""
+        key = mistake.name, number
+        if key not in self._mistaken:
+            self._mistaken[key] = run_answer(mistake.answer, self.filled[number])
+        return self._mistaken[key]
+
+    def diagnose(self, results: Sequence[Any]) -> Mistake | None:
+        """The known mistake whose results agree with these on every case, if there is one."""
+        for mistake in self.exercise.mistakes:
+            if all(self._agrees(mistake, number, result) for number, result in enumerate(results)):
+                return mistake
+        return None
+
+    def parting(self, results: Sequence[Any]) -> tuple[int, Difference] | None:
+        """The first case at which results part from what was wanted, and how; None if they never do."""
+        differences = ((number, self._difference(number, result)) for number, result in enumerate(results))
+        return next(((number, each) for number, each in differences if each), None)
+
+    def _difference(self, number: int, result: Any) -> Difference | None:
+        expected = self.expected(number)
+        difference = compare(result, expected, self.exercise.tolerance)
+        if difference and difference.stage == "values":
+            result = as_tensor(result) if isinstance(expected, Tensor) else result
+            case = self.filled[number]
+            broken = [each.sentence for each in self.exercise.properties if not _holds(each.holds, result, case)]
+            if broken:
+                return Difference("property", broken[0])
+        return difference
+
+    def _agrees(self, mistake: Mistake, number: int, result: Any) -> bool:
+        theirs = self.mistaken(mistake, number)
+        if theirs.trouble or theirs.result is None:
+            return False
+        return compare(result, theirs.result, self.exercise.tolerance) is None
+
+
 def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0) -> Verdict:
     """Judge an answer on the cases of a seed (0: those that the notebook shows)."""
+    return ask(Question(exercise, exercise.cases(seed), around.model), function, around)
+
+
+def ask(question: Question, function: Any, around: Surroundings) -> Verdict:
+    """Judge an answer to a question."""
+    exercise = question.exercise
     if not callable(function):
         came = "nothing: run its cell" if function is None else f"an object of type {type(function).__name__}"
         return Verdict("failed", "type", f"Wanted the function `{exercise.name}`; came {came}.")
@@ -78,59 +148,30 @@ def check(exercise: Exercise, function: Any, around: Surroundings, seed: int = 0
     if taught:
         return Verdict("failed", "running", f"It calls `{taught[0]}`: this is what you are asked to write.")
     isolated = isolate(function, {**around.imports, **around.answers})
-    cases = [fill(case, around.model) for case in exercise.cases(seed)]
-    outcomes = _run_all(isolated, cases, around.seconds)
+    outcomes = _run_all(isolated, question.filled, around.seconds)
     if not outcomes[-1].attempted:
         return Verdict("not attempted")
     if outcomes[-1].trouble:
         said = _explain(outcomes[-1].trouble, around)
         return Verdict("failed", "running", said, printed=outcomes[-1].printed)
-    verdict = judge_outcomes(exercise, cases, outcomes)
-    return replace(verdict, usable=_usable(exercise, isolated, cases[0])) if verdict.passed else verdict
+    verdict = _judge(question, outcomes)
+    return replace(verdict, usable=_usable(isolated, question.expected(0))) if verdict.passed else verdict
 
 
-def diagnose(exercise: Exercise, cases: Sequence[tuple], results: Sequence[Any]) -> Mistake | None:
-    """The known mistake whose results agree with these on every case, if there is one."""
-    for mistake in exercise.mistakes:
-        pairs = zip(cases, results, strict=True)
-        if all(_agrees(mistake, case, result, exercise.tolerance) for case, result in pairs):
-            return mistake
-    return None
-
-
-def _agrees(mistake: Mistake, case: tuple, result: Any, tolerance: float) -> bool:
-    theirs = run_answer(mistake.answer, case)
-    return not theirs.trouble and theirs.result is not None and compare(result, theirs.result, tolerance) is None
-
-
-def judge_outcomes(exercise: Exercise, cases: Sequence[tuple], outcomes: Sequence[Outcome]) -> Verdict:
-    """The verdict on what came of running an answer on some cases, none of which met trouble."""
+def _judge(question: Question, outcomes: Sequence[Outcome]) -> Verdict:
+    """The verdict on what came of running an answer on every case, none of which met trouble."""
     results = tuple(outcome.result for outcome in outcomes)
-    for case, outcome in zip(cases, outcomes, strict=True):
-        difference = _difference(exercise, case, outcome.result)
-        if difference is None:
-            continue
-        mistake = diagnose(exercise, cases, results)
-        message = mistake.sentence if mistake else _sentence(exercise, difference, outcome, case)
-        name = mistake.name if mistake else ""
-        return Verdict("failed", difference.stage, message, name, results, outcome.printed)
-    return Verdict("passed", message=exercise.discussion, results=results)
+    parting = question.parting(results)
+    if parting is None:
+        return Verdict("passed", message=question.exercise.discussion, results=results)
+    (number, difference), mistake = parting, question.diagnose(results)
+    message = mistake.sentence if mistake else wrong_because(question, number, difference, outcomes[number])
+    name = mistake.name if mistake else ""
+    return Verdict("failed", difference.stage, message, name, results, outcomes[number].printed)
 
 
-def _usable(exercise: Exercise, function: Callable[..., Any], case: tuple) -> Callable[..., Any]:
-    expected = exercise.reference(*case)
+def _usable(function: Callable[..., Any], expected: Any) -> Callable[..., Any]:
     return functools.wraps(function)(lambda *args, **kwargs: alike(function(*args, **kwargs), expected))
-
-
-def _difference(exercise: Exercise, case: tuple, result: Any) -> Difference | None:
-    expected = exercise.reference(*case)
-    difference = compare(result, expected, exercise.tolerance)
-    if difference and difference.stage == "values":
-        result = as_tensor(result) if isinstance(expected, Tensor) else result
-        broken = [each.sentence for each in exercise.properties if not _holds(each.holds, result, case)]
-        if broken:
-            return Difference("property", broken[0])
-    return difference
 
 
 def _holds(holds: Callable[..., bool], result: Any, case: tuple) -> bool:
@@ -140,12 +181,14 @@ def _holds(holds: Callable[..., bool], result: Any, case: tuple) -> bool:
         return False
 
 
-def _sentence(exercise: Exercise, difference: Difference, outcome: Outcome, case: tuple) -> str:
+def wrong_because(question: Question, number: int, difference: Difference, outcome: Outcome) -> str:
+    """What to tell of a wrong result that agrees with no known mistake."""
+    exercise = question.exercise
     if outcome.result is None and outcome.printed:
         return "It prints its result instead of returning it: end with `return`."
     if (exercise.kind == "finding" or exercise.choice) and difference.stage == "values":
         # what was wanted is not said: it is what the learner is to find, or to choose
-        models = [argument.name for argument in case if isinstance(argument, LanguageModel)]
+        models = [each.name for each in question.filled[number] if isinstance(each, LanguageModel)]
         shown = f"what {models[0]} shows" if models else "what these data give"
         first = f" It first parts at {difference.place}." if difference.place else ""
         return f"Yours is {_short(outcome.result)}: not {shown}.{first}"

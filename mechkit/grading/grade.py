@@ -162,7 +162,7 @@ class Grader:
             "ours": [name for name in needed if name not in passed],
             "uses": calls[exercise.name],
             "teaches": list(exercise.teaches),
-            "cases": self.judge.cases(exercise),
+            "cases": self.judge.question(exercise).cases,
             "seconds": self.limits.seconds,
         }
 

@@ -8,7 +8,7 @@ import builtins
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechkit.course.answer import Outcome, run_answer
-from mechkit.course.checks import Verdict, fill, judge_outcomes
-from mechkit.course.compare import compare
-from mechkit.course.exercise import MODEL, Exercise, Mistake
+from mechkit.course.answer import Outcome
+from mechkit.course.checks import Question, Verdict, fill, wrong_because
+from mechkit.course.compare import Difference, compare
+from mechkit.course.exercise import MODEL, Exercise
 from mechkit.data.corpus import load_corpus
 from mechkit.grading.inside.twin import permute_heads
 from mechkit.methods.affine import affine_lens, keep_affine_lens, save_affine_lens
@@ -106,14 +106,14 @@ class Judge:
         self._asked: dict[str, _Asked] = {}
         self._lock = threading.RLock()  # torch's settings and random numbers are everybody's
 
-    def cases(self, exercise: Exercise) -> list[tuple]:
-        """The arguments to send, visible ones first, with stand-ins for models."""
-        return self._ask(exercise).cases
+    def question(self, exercise: Exercise) -> Question:
+        """The exercise with its cases, visible ones first: these are sent with stand-ins for models."""
+        return self._ask(exercise).question
 
     def form(self, exercise: Exercise) -> Any:
         """What results of this exercise look like, with zeros in place of numbers."""
         with self._lock:
-            return _blank(self._ask(exercise).expected(0))
+            return _blank(self.question(exercise).expected(0))
 
     def judge(self, exercise: Exercise, answered: Answered) -> Verdict:
         """The verdict; its message tells nothing of hidden cases and no expected value."""
@@ -134,62 +134,33 @@ class Judge:
 
 
 class _Asked:
-    """One exercise with its cases, and everything about them that is computed once."""
+    """One exercise with its visible and hidden cases, and what is computed of them once for a whole class."""
 
     def __init__(self, exercise: Exercise, seed: int, models: Models):
         self.exercise, self._models = exercise, models
-        self.cases = [*exercise.cases(0), *exercise.cases(seed)]
-        self.visible = len(exercise.cases(0))
         self.model = models.twin if needs_model(exercise) else None
-        self._filled = [fill(case, self.model) for case in self.cases]
-        self._expected: dict[int, Any] = {}
+        visible = exercise.cases(0)
+        self.visible = len(visible)
+        self.question = Question(exercise, [*visible, *exercise.cases(seed)], self.model)
         self._original: dict[int, Any] = {}
-        self._mistaken: dict[tuple[str, int], Outcome] = {}
-
-    def expected(self, number: int) -> Any:
-        if number not in self._expected:
-            with torch.no_grad():
-                self._expected[number] = self.exercise.reference(*self._filled[number])
-        return self._expected[number]
 
     def judge(self, answered: Answered) -> Verdict:
-        outcomes = list(answered.outcomes)
+        outcomes, count = list(answered.outcomes), len(self.question.cases)
         if not outcomes[-1].attempted:
             return Verdict("not attempted")
         if outcomes[-1].trouble:
             return Verdict("failed", "running", self._trouble(outcomes[-1].trouble, len(outcomes)))
-        if not answered.complete or len(outcomes) < len(self.cases):
+        if not answered.complete or len(outcomes) < count:
             return Verdict("failed", "running", answered.trouble)
-        verdicts = [self._verdict(number, outcome) for number, outcome in enumerate(outcomes[: len(self.cases)])]
-        wrong = next((number for number, verdict in enumerate(verdicts) if not verdict.passed), None)
-        if wrong is None:
+        results = [outcome.result for outcome in outcomes[:count]]
+        parting = self.question.parting(results)
+        if parting is None:
             return Verdict("passed", message=self.exercise.discussion)
-        results = [outcome.result for outcome in outcomes]
-        mistake = self._diagnosis(results)
+        (wrong, difference), mistake = parting, self.question.diagnose(results)
         if mistake:
-            return replace(verdicts[wrong], message=mistake.sentence, mistake=mistake.name)
-        message = TYPED if self._is_typed(results) else self._sentence(wrong, verdicts[wrong], outcomes[wrong])
-        return replace(verdicts[wrong], message=message)
-
-    def _verdict(self, number: int, outcome: Outcome) -> Verdict:
-        expected = self.expected(number)
-        alone = replace(self.exercise, reference=lambda *_: expected, mistakes=())
-        return judge_outcomes(alone, [self._filled[number]], [outcome])
-
-    def _diagnosis(self, results: Sequence[Any]) -> Mistake | None:
-        for mistake in self.exercise.mistakes:
-            if all(self._agrees(mistake, number, result) for number, result in enumerate(results)):
-                return mistake
-        return None
-
-    def _agrees(self, mistake: Mistake, number: int, result: Any) -> bool:
-        key = mistake.name, number
-        if key not in self._mistaken:
-            self._mistaken[key] = run_answer(mistake.answer, self._filled[number])
-        theirs = self._mistaken[key]
-        if theirs.trouble or theirs.result is None:
-            return False
-        return compare(result, theirs.result, self.exercise.tolerance) is None
+            return Verdict("failed", difference.stage, mistake.sentence, mistake.name)
+        message = TYPED if self._is_typed(results) else self._sentence(wrong, difference, outcomes[wrong])
+        return Verdict("failed", difference.stage, message)
 
     def _is_typed(self, results: Sequence[Any]) -> bool:
         """Whether a finding says everywhere what is right on the notebook's own model and prompts."""
@@ -200,17 +171,17 @@ class _Asked:
     def _is_as_seen(self, number: int, result: Any) -> bool:
         seen = number % self.visible
         if seen not in self._original:
-            case = fill(self.cases[seen], self._models.original)
+            case = fill(self.question.cases[seen], self._models.original)
             with torch.no_grad():
                 self._original[seen] = self.exercise.reference(*case)
         return compare(result, self._original[seen], self.exercise.tolerance) is None
 
-    def _sentence(self, number: int, verdict: Verdict, outcome: Outcome) -> str:
+    def _sentence(self, number: int, difference: Difference, outcome: Outcome) -> str:
         if number >= self.visible:
-            return STAGES.get(verdict.stage, ELSEWHERE)
-        if verdict.stage == "values":
+            return STAGES.get(difference.stage, ELSEWHERE)
+        if difference.stage == "values":
             return "It runs, and its values are not right, not even on the notebook's own example."
-        return verdict.message
+        return wrong_because(self.question, number, difference, outcome)
 
     def _trouble(self, sentence: str, count: int) -> str:
         if count <= self.visible:

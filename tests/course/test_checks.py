@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mechkit.course.checks import Surroundings, check, diagnose
+from mechkit.course.checks import Question, Surroundings, check
 from mechkit.course.exercise import MODEL, Exercise, Mistake, Property, Tiny, Words
 from mechkit.course.scope import imports_of
 from tests.invented import spread, spread_cases
@@ -162,7 +162,7 @@ def test_a_mistake_that_agrees_on_the_first_case_alone_is_not_met(notebook):
 
 def test_a_mistake_that_goes_wrong_in_any_way_is_never_met():
     for results in ([None, None], [torch.zeros(4), torch.zeros(6)]):
-        assert diagnose(SPREAD, spread_cases(0), results) is None
+        assert Question(SPREAD, spread_cases(0)).diagnose(results) is None
 
 
 def test_a_property_is_asked_of_the_numbers_however_they_are_written(notebook):

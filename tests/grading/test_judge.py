@@ -2,20 +2,17 @@
 
 import ast
 import inspect
-import json
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mechkit.course import exercises
-from mechkit.course.answer import run_answer
-from mechkit.course.checks import fill
+from mechkit.course import authoring, exercises
 from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Answered, Judge, Models, needs_model
 from mechkit.grading.sandbox import Limits
 from tests.course.exercises.test_exercises import RIGHT
-from tests.grading.conftest import cell, mark
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = exercises.NUMBERS
@@ -46,39 +43,42 @@ def _names(code):
     return [*code.co_names, *inner]
 
 
-def notebook(path, chosen, answers):
-    made = [cell("import torch\nimport mechkit as mk", id="setup")]
-    for exercise in chosen:
-        metadata = mark(exercise.id, schema_version=3)
-        made.append(cell(answers.get(exercise.id, ""), id=exercise.name, metadata=metadata))
-    path.write_text(json.dumps({"cells": made, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}))
-    return path
+@pytest.fixture(scope="module", params=NUMBERS)
+def graded(request):
+    """A chapter's name and exercises, and a function that grades a notebook of it."""
+    chapter = exercises.find_chapter(request.param)
+    path = next((ROOT / "chapters").glob(f"{request.param}_*.ipynb"))
+    with Grader(path, Limits(), seed=9) as grader:
+        yield SimpleNamespace(name=path.name, exercises=chapter.exercises, grade=grader.grade)
 
 
-def refused(number, tmp_path, *, real):
-    """What the grader refuses of a chapter's right answers, each exercise's first, then each one's second ..."""
-    chosen = [each for each in exercises.find_chapter(number).exercises if needs_model(each) == real]
-    template = notebook(tmp_path / "template.ipynb", chosen, {})
+@pytest.mark.slow
+def test_a_solution_scores_all(graded):
+    solved = graded.grade(ROOT / "solutions" / graded.name)
+    assert solved["points"] == solved["max_points"] > 0
+
+
+@pytest.mark.slow
+def test_an_untouched_chapter_scores_nothing(graded):
+    untouched = graded.grade(ROOT / "chapters" / graded.name)
+    assert untouched["points"] == 0
+    assert {row["status"] for row in untouched["exercises"]} == {"not attempted"}
+
+
+@pytest.mark.slow
+def test_every_right_answer_is_accepted(graded, tmp_path):
+    """Each exercise's first, then each one's second ..., in the chapter's own notebook."""
     found = []
-    with Grader(template, Limits(), seed=4) as grader:
-        for turn in range(max((len(RIGHT[each.id]) for each in chosen), default=0)):
-            right = {each.id: source_of(RIGHT[each.id][turn % len(RIGHT[each.id])], each.name) for each in chosen}
-            record = grader.grade(notebook(tmp_path / "right.ipynb", chosen, right))
-            found += [(row["id"], row["message"]) for row in record["exercises"] if row["status"] != "passed"]
+    for turn in range(max(len(RIGHT[each.id]) for each in graded.exercises)):
+        right = {each.id: source_of(RIGHT[each.id][turn % len(RIGHT[each.id])], each.name) for each in graded.exercises}
+        made = authoring.read(ROOT / "chapters" / graded.name)
+        for cell in made.cells:
+            cell.source = right.get(cell.metadata.get("nbgrader", {}).get("grade_id"), cell.source)
+        (tmp_path / "right.ipynb").write_text(authoring.to_text(made), encoding="utf-8")
+        record = graded.grade(tmp_path / "right.ipynb")
+        found += [(row["id"], row["message"]) for row in record["exercises"] if row["status"] != "passed"]
     # what one of a test file's answers calls may be what the exercise teaches
-    return [each for each in found if "this is what you are asked to write" not in each[1]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_right_answer_is_accepted(number, tmp_path):
-    assert refused(number, tmp_path, real=False) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_right_answer_about_the_real_model_is_accepted(number, tmp_path):
-    assert refused(number, tmp_path, real=True) == []
+    assert [each for each in found if "this is what you are asked to write" not in each[1]] == []
 
 
 def _exercises():
@@ -96,21 +96,9 @@ def real():
 def test_every_known_mistake_is_refused_and_named_whatever_the_seed(exercise, real):
     for seed in SEEDS:
         judge = Judge(seed, real)
-        model = real.twin if needs_model(exercise) else None
-        cases = [fill(case, model) for case in judge.cases(exercise)]
+        question = judge.question(exercise)
         for mistake in exercise.mistakes:
-            outcomes = [run_answer(mistake.answer, case) for case in cases]
+            outcomes = [question.mistaken(mistake, number) for number in range(len(question.cases))]
             verdict = judge.judge(exercise, Answered(outcomes, complete=True))
             assert verdict.status == "failed"
             assert verdict.mistake == mistake.name or any(outcome.trouble for outcome in outcomes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_solution_scores_all_and_its_chapter_nothing(number):
-    name = next((ROOT / "chapters").glob(f"{number}_*.ipynb")).name
-    with Grader(ROOT / "chapters" / name, Limits(), seed=9) as grader:
-        solved, untouched = (grader.grade(ROOT / folder / name) for folder in ("solutions", "chapters"))
-    assert solved["points"] == solved["max_points"] > 0
-    assert untouched["points"] == 0
-    assert {row["status"] for row in untouched["exercises"]} == {"not attempted"}

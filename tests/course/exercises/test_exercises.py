@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mechkit.course import exercises
-from mechkit.course.checks import Surroundings, check
+from mechkit.course.checks import Question, Surroundings, ask
 from mechkit.course.exercise import MODEL
 
 CHAPTERS = [exercises.find_chapter(number) for number in exercises.NUMBERS]
@@ -33,18 +33,28 @@ def by_speed(pairs):
     ]
 
 
+@pytest.fixture(scope="session")
+def questions():
+    """Every question asked so far, with what its reference and its mistakes say: they do not change."""
+    return {}
+
+
 @pytest.fixture
-def judge(request):
+def judge(request, questions):
     def run(exercise, answer, seed=0):
-        chapter = exercises.find_chapter(exercise.chapter)
+        model = request.getfixturevalue("default_model") if needs_model(exercise) else None
+        if (exercise.id, seed) not in questions:
+            # the answers of a test file share one "cell", so what one of them may call another may not
+            untaught = dataclasses.replace(exercise, teaches=())
+            questions[exercise.id, seed] = Question(untaught, exercise.cases(seed), model)
+        earlier = exercises.find_chapter(exercise.chapter).before(exercise)
         around = Surroundings(
             imports={},
-            answers={each.name: each.ours for each in chapter.before(exercise)},
+            answers={each.name: each.ours for each in earlier},
             notebook={},
             seconds=300,  # a crowded machine is not a wrong answer
-            model=request.getfixturevalue("default_model") if needs_model(exercise) else None,
         )
-        return check(exercise, answer, around, seed)
+        return ask(questions[exercise.id, seed], answer, around)
 
     return run
 
@@ -76,34 +86,30 @@ def test_an_exercise_is_complete(exercise):
 
 @pytest.mark.parametrize(("exercise", "answer"), by_speed(RIGHTS))
 def test_a_right_answer_passes_however_it_is_written(exercise, answer, judge):
-    # the answers of a test file share one "cell", so what one of them may call another may not
-    untaught = dataclasses.replace(exercise, teaches=())
     for seed in (0, 1, 2):  # what the notebook shows, and two hidden draws
-        verdict = judge(untaught, answer, seed)
+        verdict = judge(exercise, answer, seed)
         assert verdict.passed, f"seed {seed}: {verdict}"
 
 
 @pytest.mark.parametrize(("exercise", "reference"), by_speed((each, "reference", each.reference) for each in EXERCISES))
 def test_what_lesson_use_and_lesson_reveal_hand_out_passes(exercise, reference, judge):
-    untaught = dataclasses.replace(exercise, teaches=())
     pasted = {}
     exec(exercise.worked_solution(), pasted)
     for answer in {reference, exercise.ours, pasted[reference.__name__]}:
-        verdict = judge(untaught, answer, seed=1)
+        verdict = judge(exercise, answer, seed=1)
         assert verdict.passed, f"{verdict}"
 
 
 @pytest.mark.parametrize(("exercise", "mistake"), by_speed(MISTAKES))
 def test_a_known_mistake_is_caught_and_named(exercise, mistake, judge):
-    untaught = dataclasses.replace(exercise, teaches=())
-    verdict = judge(untaught, mistake.answer)
+    verdict = judge(exercise, mistake.answer)
     assert verdict.status == "failed"
     assert (verdict.mistake, verdict.message) == (mistake.name, mistake.sentence)
 
 
 @pytest.mark.parametrize(("exercise", "literal"), by_speed((each, "literal", None) for each in EXERCISES))
 def test_the_visible_answer_typed_in_fails_on_hidden_cases(exercise, literal, judge):
-    seen = judge(dataclasses.replace(exercise, teaches=()), exercise.reference).results
+    seen = judge(exercise, exercise.reference).results
     assert not all(judge(exercise, lambda *_, seen=seen: seen[0], seed).passed for seed in range(1, 6))
 
 
