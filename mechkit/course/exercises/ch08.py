@@ -429,6 +429,12 @@ TOP_K = Exercise(
             lambda readings, k: _keep(readings, readings.abs(), k),
         ),
         Mistake(
+            "by_size_then_relu",
+            "Yours chooses by *size* and then drops what is negative, so that fewer than k stay. Take the ReLU first, "
+            "then choose.",
+            lambda readings, k: _keep(readings, readings.abs(), k).relu(),
+        ),
+        Mistake(
             "over_the_batch",
             "Yours keeps the largest of the whole batch, so loud tokens get more features than quiet ones (that is "
             "BatchTopK). Asked are k for each token.",
@@ -550,6 +556,11 @@ INFLATION = Exercise(
             lambda lm, data: _inflated(lm, data) ** 0.5,
         ),
         Mistake(
+            "each_text",
+            "Yours takes a ratio for each text and averages. Put the tokens of all texts together, for one ratio.",
+            lambda lm, data: sum(_inflated(lm, {"texts": [text]}) for text in data["texts"]) / len(data["texts"]),
+        ),
+        Mistake(
             "another_left_out",
             "Yours leaves out another position, say the last or the first word. The sink is position 0.",
             partial(_inflated, out=-1),
@@ -623,7 +634,8 @@ def _explained(
     kept = torch.ones(len(x), dtype=torch.bool)
     kept &= (position > 0) | ("sink" in flaws)
     kept &= ~trained | ("trained" in flaws)
-    centre = torch.zeros_like(x[0]) if "origin" in flaws else (x[kept] if mean_of == "kept" else x).mean(0)
+    means = {"kept": x[kept].mean(0), "all": x.mean(0), "numbers": x[kept].mean().expand(x.shape[1])}
+    centre = torch.zeros_like(x[0]) if "origin" in flaws else means[mean_of]
     left, whole = (x - reconstruction)[kept].square(), (x[kept] - centre).square()
     if by == "each_token":
         return float(1 - (left.sum(-1) / whole.sum(-1)).mean())
@@ -664,6 +676,18 @@ FAIR_VARIANCE = Exercise(
     cases=lambda seed: [_judged(seed, 60, 5), _judged(seed + 100, 48, 8)],
     mistakes=(
         *(_flawed(flaws) for size in (1, 2, 3) for flaws in combinations(FLAWS, size)),
+        Mistake(
+            "only_trained",
+            "Yours keeps the tokens that the dictionary *was* trained on, and drops the others. It is the other way "
+            "round: `~trained`.",
+            lambda x, reconstruction, position, trained: _explained(x, reconstruction, position, ~trained),
+        ),
+        Mistake(
+            "one_number",
+            "The flaws are mended, but yours takes off one number, the mean over tokens and dimensions alike. The mean "
+            "is a vector: `x[kept].mean(0)`.",
+            partial(_explained, mean_of="numbers"),
+        ),
         Mistake(
             "each_token",
             "The flaws are mended, but yours takes a ratio for each token and averages. A token near the mean then "
@@ -764,6 +788,12 @@ DETECTION_SCORE = Exercise(
             lambda predicted, truth: (
                 2 / (1 / max(_rates(predicted, truth)[0], 1e-9) + 1 / max(_rates(predicted, truth)[2], 1e-9))
             ),
+        ),
+        Mistake(
+            "precision_and_hits",
+            "Yours is the mean of hits and of how many alarms were right: the off places do not enter it. Take the "
+            "share that is right among the on and among the off.",
+            lambda predicted, truth: (_rates(predicted, truth)[0] + _rates(predicted, truth)[2]) / 2,
         ),
         Mistake(
             "youden",
@@ -1225,6 +1255,11 @@ FEATURE_ATTRIBUTION = Exercise(
             lambda hidden, W_dec, direction: hidden * (W_dec @ direction[0]),
         ),
         Mistake(
+            "mean_direction",
+            "Yours uses the mean of the directions for all. Each token has its own.",
+            lambda hidden, W_dec, direction: hidden * (W_dec @ direction.mean(0)),
+        ),
+        Mistake(
             "sizes",
             "Yours has no signs. A feature may speak against the token: keep them.",
             lambda hidden, W_dec, direction: (hidden * (direction @ W_dec.T)).abs(),
@@ -1284,6 +1319,14 @@ def _given(
     return best, float(value(given)[best])
 
 
+def _given_where_both(
+    hidden_in: Tensor, W_dec: Tensor, W_enc: Tensor, hidden_out: Tensor, feature: int
+) -> tuple[int, float]:
+    kept = hidden_in[hidden_out[:, feature] > 0]
+    given = kept.sum(0) / (kept > 0).sum(0).clamp(min=1) * (W_dec @ W_enc[:, feature])
+    return int(given.argmax()), float(given.max())
+
+
 CONFUSED_SOURCES: dict[str, Callable[..., tuple[int, float]]] = {
     "weight_only": partial(_given, rank=lambda given, weights, active: weights),
     "activity_only": partial(_given, rank=lambda given, weights, active: active),
@@ -1341,6 +1384,12 @@ UPSTREAM = Exercise(
             "Yours has the largest contribution in *size*, and it is negative: that feature holds this one down. "
             "Asked is who drives it.",
             CONFUSED_SOURCES["by_size"],
+        ),
+        Mistake(
+            "where_both",
+            "Yours takes the mean where *both* are on. A feature that is off contributes nothing there, and that "
+            "counts: the mean is over all tokens where the later one is on.",
+            _given_where_both,
         ),
         Mistake(
             "summed",
