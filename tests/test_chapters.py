@@ -114,8 +114,11 @@ def solve(path, folder):
 @pytest.mark.slow
 @each_solution
 def test_the_solution_gives_its_stored_outputs_within_its_budget(path, tmp_path):
-    """The seconds are those of a second run, if the first takes too many: other work on the machine only ever adds."""
-    if solve(path, tmp_path / "first") > SECONDS:
+    """A slower machine is given more, as `slowness` counts; if still too long, a second run decides.
+
+    Other work on the machine only ever adds.
+    """
+    if solve(path, tmp_path / "first") > SECONDS * slowness():
         assert solve(path, tmp_path / "second") <= SECONDS * slowness()
 
 
