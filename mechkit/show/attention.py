@@ -24,6 +24,7 @@ LONGEST, MOST = 32, 12  # tokens and heads that a page has room for
 TINT = "#7e57c2"  # the violet of style.PROBABILITY, readable under black and under white letters
 FAINT, WRITTEN = 0.005, 0.095  # shares: below the first a cell is empty, from the second on it says its number
 PANELS, SIDE = 5, 1.7  # in a row; inches
+NAME = 9  # characters of a column's name
 
 
 def show_attention(pattern: Float[Tensor, "head query key"], tokens: Sequence[str], heads: Sequence[str]) -> Twin:
@@ -84,7 +85,7 @@ def attention_table(pattern: Float[Tensor, "query key"], tokens: Sequence[str]) 
     Its look is in its cells, which every notebook viewer keeps.
     """
     names = [escape(visible(token)) for token in tokens]
-    top = "".join(f'<th scope="col">{name}</th>' for name in names)
+    top = "".join(f'<th scope="col">{escape(_short(token))}</th>' for token in tokens)
     body = ""
     for query, (name, row) in enumerate(zip(names, pattern.tolist(), strict=True)):
         cells = "".join(map(_cell, row[: query + 1])) + "<td></td>" * (len(names) - query - 1)
@@ -95,6 +96,11 @@ def attention_table(pattern: Float[Tensor, "query key"], tokens: Sequence[str]) 
         f'<table style="{look}"><colgroup>{columns}</colgroup><thead><tr>'
         f'<th scope="col">looks ↓ at →</th>{top}</tr></thead><tbody>{body}</tbody></table>'
     )
+
+
+def _short(token: str) -> str:
+    name = visible(token)
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def _end(pattern: Float[Tensor, "query key"], tokens: Sequence[str]) -> str:

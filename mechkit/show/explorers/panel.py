@@ -38,7 +38,7 @@ CSS = """
 @media (max-width:840px){.mk-explorer .mk-words{min-height:calc(var(--mk-lines)*2.5em)}
   .mk-explorer .mk-bar{width:9em}}
 """
-WIDE, LABEL = "min(100%, 36em)", {"description_width": "6.5em"}
+WIDE, LABEL = "min(100%, 36em)", {"description_width": "7.5em"}
 WRAPPED = {"flex_flow": "row wrap"}
 
 
