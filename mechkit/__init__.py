@@ -138,6 +138,7 @@ _NAMES = {
         "signed_map",
         "vectors_2d",
     ),
+    "show.attention": ("show_attention",),
     "show.circuits": ("circuit_graph",),
     "show.features": (
         "FeatureCard",

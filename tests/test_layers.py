@@ -15,7 +15,7 @@ ROOMS = {
     " < sae_activations sae_steps < sae_training sae_metrics sae_files < sae_features sae_quiz",
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
     " < probe_results counterfacts patching_results < fact_results sae < labels < dictionaries",
-    "show": "captions < style < plots words circuits features < explorers",
+    "show": "captions < style < plots words circuits features attention < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report dashboard lesson"
     " < proofreading workspace selftest < authoring < bench rivals sae_rivals doctor",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"

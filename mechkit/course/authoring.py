@@ -210,13 +210,17 @@ def _kept_metadata(cell: NotebookNode) -> NotebookNode:
 
 
 def _settle(cell: NotebookNode) -> None:
-    """Drop from an executed cell what differs between two equal runs."""
+    """Drop from an executed cell what differs between two equal runs, and what a page without a kernel cannot show.
+
+    A widget is only an error or a blank there: a progress bar has nothing more to say, and of an explorer the twin
+    that `show_live` displays beside it stays.
+    """
     cell.metadata = _kept_metadata(cell)
+    if cell.cell_type == "code":
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     for output in cell.get("outputs", []):
         if "data" in output:
             output.metadata = NotebookNode()
-        if WIDGET in output.get("data", {}):
-            output.data[WIDGET]["model_id"] = "0" * 32
 
 
 def _is_called(path: Path, name: str) -> bool:

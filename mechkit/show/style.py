@@ -163,17 +163,18 @@ def alt_text(figure: Figure) -> str:
     return "; ".join(["Figure without a description", *filter(None, words)]) + "."
 
 
-def figure_html(figure: Figure) -> str:
-    """The figure as one HTML element: image, alt text, and its tables folded away under it."""
+def figure_html(figure: Figure, *, tables: bool = True) -> str:
+    """The figure as one HTML element: image, alt text, and its tables (unless something else says their numbers)
+    folded away under it."""
     alt, width = escape(alt_text(figure)), round(figure.get_figwidth() * CSS_PIXELS_PER_INCH)
-    tables = "".join(table_html(ax.mechkit_caption[1], caption=_title(ax)) for ax in _captioned(figure))
+    listed = "".join(table_html(ax.mechkit_caption[1], caption=_title(ax)) for ax in _captioned(figure) if tables)
     folded = (
-        f'<details><summary>as a table</summary><div style="overflow:auto;max-height:24em">{tables}</div></details>'
+        f'<details><summary>as a table</summary><div style="overflow:auto;max-height:24em">{listed}</div></details>'
     )
     return (
         f'<figure class="mechkit-figure" style="margin:0"><img alt="{alt}" width="{width}" '
         'style="max-width:100%;height:auto;background:white" '
-        f'src="data:image/png;base64,{_png(figure)}">{folded if tables else ""}</figure>'
+        f'src="data:image/png;base64,{_png(figure)}">{folded if listed else ""}</figure>'
     )
 
 

@@ -140,7 +140,7 @@ def test_every_switch_is_labelled_and_grouped_by_role():
     explorer = CircuitExplorer(ROLES, Compute())
     assert [switch.description for switch in explorer.switches.values()] == ["L5H0", "L5H2", "L3H1", "L6H3"]
     assert "none" not in explorer.roles
-    assert "<1>" not in explorer.box.children[1].children[0].value
+    assert "<1>" not in explorer.box.children[2].children[0].value
 
 
 def test_the_twin_holds_each_role_off_by_turns(monkeypatch):

@@ -102,7 +102,7 @@ def test_browsing_by_number_and_by_step_makes_each_card_once():
 
 def test_a_search_lists_features_and_choosing_one_goes_there():
     shown = explorer()
-    assert shown.found.layout.display == "none"
+    assert shown.found.layout.visibility == "hidden"  # its room is kept
     shown.token.value = " cat"
     assert shown.found.options == (("2 (1.5)", 2), ("4 (0.50)", 4))
     assert "2 features are on most at “␣cat”; strongest: feature 2." in shown.message.value

@@ -40,14 +40,14 @@ def test_moving_the_head_redraws_its_pattern():
     shown.head.value = 0
     assert shown.table.value != before
     assert plain(shown.message.value).startswith("L1H0 (induction 0.30).")
-    assert (shown.layer.max, shown.head.max) == (1, 2)
+    assert (len(shown.layer.options), len(shown.head.options)) == (2, 3)
 
 
 def test_the_chosen_token_says_where_it_looks_and_never_ahead():
     shown = explorer()
     shown.token.value = 1
     row = compute("a b a").pattern[0, 0, 1, :2]
-    assert plain(shown.message.value).startswith("L0H0 (induction 0.00). 1: a looks at")
+    assert plain(shown.message.value).startswith("L0H0 (induction 0). 1: a looks at")
     assert shown.message.value.count("<li>") == 2
     key = int(row.argmax())
     assert f"<b>{key}: {['&lt;|end|&gt;', 'a'][key]}</b> {100 * float(row.max()):.0f}%" in shown.message.value

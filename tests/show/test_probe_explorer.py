@@ -7,6 +7,7 @@ import torch
 
 from mechkit.data.probe_results import ProbeSweep, load_probe_results
 from mechkit.show import style
+from mechkit.show.captions import percent
 from mechkit.show.explorers import ProbeExplorer, probe_table
 
 
@@ -33,7 +34,7 @@ def test_moving_the_layer_redraws():
     assert shown.table.value != before
     assert "number at layer 9." in shown.message.value
     assert shown.table.value.count("<tr>") == 5
-    assert "0.91 ± 0.01" in shown.table.value
+    assert "91% ± 1.0%" in shown.table.value
 
 
 def test_another_property_keeps_the_depth_where_it_can():
@@ -56,7 +57,7 @@ def test_every_property_and_layer_of_the_chapter_says_what_was_measured():
             assert said.startswith(f"{name} at layer {each.layers[place]}. New words")
             assert said.endswith(f"chance {100 * each.chance:.0f}%.")
             for measured in each.measures.values():
-                assert f"</span>{measured[:, place].mean():.2f} ± {measured[:, place].std():.2f}" in bars
+                assert f"</span>{percent(measured[:, place].mean())} ± {percent(measured[:, place].std())}" in bars
 
 
 def test_chance_is_marked_and_the_readout_announced():
@@ -67,14 +68,14 @@ def test_chance_is_marked_and_the_readout_announced():
 
 
 def test_one_seed_has_no_scatter():
-    assert "± 0.00" in ProbeExplorer({"number": sweep(seeds=1)}).table.value
+    assert "± 0%" in ProbeExplorer({"number": sweep(seeds=1)}).table.value
 
 
 def test_the_table_has_every_layer_and_selectivity():
     twin = probe_table(sweep())
     assert twin.html.count("<tr>") == 4
     assert twin.text.splitlines()[0].split()[-1] == "selectivity"
-    assert twin.text.splitlines()[1].split()[-1] == "0.10"
+    assert twin.text.splitlines()[1].split()[-1] == "+0.10"
 
 
 def test_a_widget_and_a_twin_of_all_properties_are_shown(monkeypatch):
@@ -86,7 +87,7 @@ def test_a_widget_and_a_twin_of_all_properties_are_shown(monkeypatch):
     assert still.html.count("<table") == 2
     assert "<truth>" not in still.html
     assert "http" not in still.html
-    assert still.text.splitlines()[0].startswith("number: new words read best at layer 9; there new words 0.91,")
+    assert still.text.splitlines()[0].startswith("number: new words read best at layer 9; there new words 91%,")
 
 
 def test_nothing_to_explore_is_said():

@@ -13,20 +13,11 @@ from torch import Tensor
 
 from mechkit.show.captions import Table, Twin, percent, signed, table_html, table_text
 from mechkit.show.circuits import Head, circuit_layout, role_looks
-from mechkit.show.style import show_live
+from mechkit.show.explorers import panel
 
-CSS = """<style>
-.mk-circuit [role=status]{line-height:1.45}
-.mk-circuit table{border-collapse:collapse;font:13px/22px var(--jp-ui-font-family,sans-serif);
-  color:var(--jp-ui-font-color1,inherit)}
-.mk-circuit th,.mk-circuit td{padding:1px 10px 1px 0;font-weight:normal;text-align:left!important;white-space:nowrap}
-.mk-circuit .mk-bar{display:inline-block;position:relative;width:18em;height:13px;
-  vertical-align:-2px;background:var(--jp-layout-color2,#eee)}
-.mk-circuit .mk-bar i{position:absolute;left:0;height:100%;background:#2f86c9}
-.mk-circuit .mk-bar i.mk-minus{background:#b2182b}
-.mk-circuit svg text{font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222)}
-.mk-circuit .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
-</style>"""
+CSS = """
+.mk-explorer svg text{font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222)}
+"""
 WHOLE, ALONE = "the whole model", "the circuit alone"
 ROW, WIDTH, LEFT = 34, 620, 70  # pixels
 
@@ -53,18 +44,18 @@ class CircuitExplorer:
         self.roles = {role: [tuple(map(int, head)) for head in heads] for role, heads in roles.items() if heads}
         self.places, self.unit = circuit_layout(self.roles), unit
         self._compute, self._known, self._still = compute, {}, False
-        self.outside = widgets.ToggleButtons(
-            options=[(WHOLE, False), (ALONE, True)],
-            description="Keep",
-            tooltips=["Every other head works too", "Every head outside the circuit is knocked out"],
-        )
-        self.switches = {head: self._switch(head) for heads in self.roles.values() for head in heads}
-        self.reset = widgets.Button(description="all on", tooltip="Switch every head on")
-        self.reset.on_click(lambda _: self._all_on())
-        self.message, self.graph = widgets.HTML(layout=widgets.Layout(min_height="6em")), widgets.HTML()
-        rows = [self._row(role, heads) for role, heads in self.roles.items()]
-        self.box = widgets.VBox([self.outside, *rows, self.reset, self.message, self.graph]).add_class("mk-circuit")
-        self.outside.observe(lambda _: self._draw(), "value")
+        tip = "Whether the heads outside the circuit work too"
+        self.outside = panel.choice("Keep", [(WHOLE, False), (ALONE, True)], tip)
+        self.switches = {
+            (layer, head): panel.switch(f"L{layer}H{head}", f"L{layer}H{head} at work", width="6em")
+            for heads in self.roles.values()
+            for layer, head in heads
+        }
+        self.reset = panel.button("all on", "Switch every head on", self._all_on)
+        rows = [[self.outside], *(self._row(role, heads) for role, heads in self.roles.items()), [self.reset]]
+        self.panel = panel.Panel("Circuit explorer", rows, css=CSS)
+        self.box, self.message, self.graph = self.panel.box, self.panel.message, self.panel.view
+        panel.watch(self._draw, self.outside, *self.switches.values())
         self._draw()
 
     def answer(self, off: frozenset[Head], alone: bool) -> Float[Tensor, " prompt"]:
@@ -78,22 +69,12 @@ class CircuitExplorer:
         """The heads that are switched off."""
         return frozenset(head for head, switch in self.switches.items() if not switch.value)
 
-    def _switch(self, head: Head) -> widgets.Checkbox:
-        name = f"L{head[0]}H{head[1]}"
-        switch = widgets.Checkbox(
-            value=True, description=name, indent=False, tooltip=f"{name} at work", layout=widgets.Layout(width="6em")
-        )
-        switch.observe(lambda _: self._draw(), "value")
-        return switch
-
-    def _row(self, role: str, heads: Sequence[Head]) -> widgets.HBox:
+    def _row(self, role: str, heads: Sequence[Head]) -> list[widgets.Widget]:
         label = widgets.HTML(
             f'<span style="color:{role_looks(self.roles)[role][0]}">■</span> {escape(role)}',
             layout=widgets.Layout(width="13em"),
         )
-        return widgets.HBox(
-            [label, *(self.switches[head] for head in heads)], layout=widgets.Layout(flex_flow="row wrap")
-        )
+        return [label, *(self.switches[head] for head in heads)]
 
     def _all_on(self) -> None:
         self._still = True  # one answer at the end, not one a switch
@@ -104,13 +85,11 @@ class CircuitExplorer:
 
     def _draw(self) -> None:
         if self._still:
-            return
+            return None
         try:
             now, intact = self.answer(self.off, self.outside.value), self.answer(frozenset(), False)
-        except Exception as error:  # a function of the notebook's, which may fail in any way
-            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self.message.value = f'{CSS}<div role="status" aria-live="polite" class="mk-error">{escape(said)}</div>'
-            return
+        except Exception as error:
+            return self.panel.trouble(error)
         off = ", ".join(f"L{layer}H{head}" for layer, head in sorted(self.off)) or "none"
         kept = ALONE if self.outside.value else WHOLE
         said = (
@@ -118,12 +97,11 @@ class CircuitExplorer:
             f"{percent(float(now.mean() / intact.mean()))} of the intact model’s; it is right on "
             f"{int((now > 0).sum())} of {len(now)} prompts."
         )
+        self.panel.say(said)
         most = max(float(intact.mean().abs()), float(now.mean().abs())) or 1.0
         bars = "".join(_bar(name, float(value.mean()), most) for name, value in (("intact", intact), ("now", now)))
-        self.message.value = (
-            f'{CSS}<div role="status" aria-live="polite">{escape(said)}</div><table><tbody>{bars}</tbody></table>'
-        )
-        self.graph.value = self._svg()
+        self.graph.value = f"<table><tbody>{bars}</tbody></table>{self._svg()}"
+        return None
 
     def _svg(self) -> str:
         rows = 1 + max(row for _, row in self.places.values())
@@ -143,7 +121,7 @@ class CircuitExplorer:
 
     def _ipython_display_(self) -> None:
         table = circuit_rows(self)
-        show_live(self.box, "Circuit explorer", Twin(table_html(table), table_text(table)))
+        self.panel.show(Twin(table_html(table), table_text(table)))
 
 
 def circuit_rows(explorer: CircuitExplorer) -> Table:
@@ -156,9 +134,8 @@ def circuit_rows(explorer: CircuitExplorer) -> Table:
 
 
 def _bar(name: str, value: float, most: float) -> str:
-    kind = ' class="mk-minus"' if value < 0 else ""
-    bar = f'<span class="mk-bar"><i{kind} style="width:{100 * abs(value) / most:.1f}%"></i></span>'
-    return f'<tr><th scope="row">{name}</th><td>{bar}</td><td>{signed(value)}</td></tr>'
+    shown = panel.bar(abs(value) / most, panel.ABOVE if value >= 0 else panel.BELOW)
+    return f'<tr><th scope="row">{name}</th><td>{shown}{signed(value)}</td></tr>'
 
 
 def _node(x: float, y: float, head: Head, color: str, off: bool) -> str:

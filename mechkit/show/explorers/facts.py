@@ -8,24 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import ipywidgets as widgets
 from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.methods.editing import Request
 from mechkit.show.captions import Twin, percent, table_text, visible
-from mechkit.show.style import show_live
+from mechkit.show.explorers import panel
 
 KINDS = ("edited", "paraphrase", "neighbour", "same subject")
-CSS = """<style>
-.mk-facts table{border-collapse:collapse;color:var(--jp-ui-font-color1,inherit)}
-.mk-facts td,.mk-facts th{padding:2px 10px 2px 0;text-align:left!important;vertical-align:top}
-.mk-facts tbody tr{background:none!important}
+CSS = """
 .mk-facts th[scope=row]{font-weight:normal;max-width:26em}
+.mk-facts th,.mk-facts td{padding:2px 10px 2px 0;text-align:left!important;vertical-align:top;
+  white-space:normal!important}
 .mk-facts small{opacity:.8}
-.mk-facts .mk-moved{font-weight:bold}
-.mk-facts .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
-</style>"""
+.mk-facts .mk-moved{font-weight:bold!important}
+"""
 
 Answer = Sequence[tuple[str, float]]
 
@@ -80,7 +77,7 @@ def fact_table(reading: FactReading) -> Twin:
     rows = [["question", "kind", "before", "after"]]
     for kind, question, first, then in _rows(reading):
         rows.append([question, kind, _said(first), _said(then)])
-    return Twin(f'{CSS}<div class="mk-facts" style="overflow:auto">{_table(reading)}</div>', table_text(rows))
+    return Twin(f"<style>{CSS}</style>{_table(reading)}", table_text(rows))
 
 
 def _rows(reading: FactReading) -> list[tuple[str, str, Answer, Answer]]:
@@ -100,7 +97,8 @@ def _table(reading: FactReading) -> str:
             f'<tr><th scope="row">{escape(question)} …<br><small>{kind}</small></th>'
             f"<td>{escape(_said(first))}</td><td{moved}>{escape(_said(then))}</td></tr>"
         )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="mk-facts" style="overflow:auto">{table}</div>'
 
 
 def _sentence(reading: FactReading) -> str:
@@ -126,56 +124,40 @@ class FactExplorer:
 
     def __init__(self, compute: Compute, request: Request, shown: FactReading) -> None:
         self._compute, self.reading = compute, shown
-        self._make_controls(request, shown.questions)
-        self._draw("This edit has been made already. Change a field, then press the button.")
-        self.run.on_click(lambda _: self.rewrite())
-
-    def _make_controls(self, request: Request, questions: Sequence[str]) -> None:
-        style, wide = {"description_width": "7.5em"}, widgets.Layout(width="min(100%, 42em)")
-
-        def field(name: str, value: str, tip: str) -> widgets.Text:
-            return widgets.Text(value, description=name, style=style, layout=wide, tooltip=tip)
-
-        self.prompt = field("Prompt", request.prompt, "A sentence that leads up to the answer")
-        self.subject = field("Subject", request.subject, "What it is about, as it stands in the prompt")
-        self.target = field("New answer", request.target.strip(), "One word, one token for the model")
+        self.prompt = panel.text("Prompt", request.prompt, "A sentence that leads up to the answer")
+        self.subject = panel.text("Subject", request.subject, "What it is about, as it stands in the prompt")
+        self.target = panel.text("New answer", request.target.strip(), "One word, one token for the model")
         tips = ("The same question in other words", "About another subject", "Something else about this subject")
         self.questions = [
-            field(kind.capitalize(), question, tip)
-            for kind, question, tip in zip(KINDS[1:], questions[1:], tips, strict=True)
+            panel.text(kind.capitalize(), question, tip)
+            for kind, question, tip in zip(KINDS[1:], shown.questions[1:], tips, strict=True)
         ]
-        self.run = widgets.Button(description="Rewrite", tooltip="Make the edit, ask, and put the weights back")
-        self.message = widgets.HTML(layout=widgets.Layout(min_height="2.6em"))
-        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
-        fields = [self.prompt, self.subject, self.target, *self.questions]
-        self.box = widgets.VBox([*fields, self.run, self.message, self.table]).add_class("mk-facts")
+        self.run = panel.button("Rewrite", "Make the edit, ask, and put the weights back", self.rewrite)
+        rows = [[each] for each in (self.prompt, self.subject, self.target, *self.questions, self.run)]
+        self.panel = panel.Panel("Fact explorer", rows, lines=3, height="230px", css=CSS)
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
+        self._draw("This edit has been made already. Change a field, then press the button.")
 
     def rewrite(self) -> None:
         """Make the edit that stands in the fields, or say in the message why that cannot be done."""
         self.run.disabled = True
-        self._say("Rewriting and asking: this takes some seconds …")
+        self.panel.say("Rewriting and asking: this takes some seconds …")
         target = f" {self.target.value.strip()}"  # answers open with their space
         asked = [self.prompt.value, *(field.value for field in self.questions)]
         try:
             self.reading = self._compute(self.prompt.value, self.subject.value, target, asked)
-        except Exception as error:  # a traceback would vanish unseen in the page's log
-            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self._say(f'<span class="mk-error">{escape(f"{name}{error}")}</span>')
+        except Exception as error:
+            self.panel.trouble(error)
         else:
             self._draw(f"{_sentence(self.reading)} The weights are back as they were.")
         finally:
             self.run.disabled = False
 
     def _draw(self, sentence: str) -> None:
-        self.table.value = CSS + _table(self.reading)
-        self._say(escape(sentence))
-
-    def _say(self, html: str) -> None:
-        self.message.value = f'<div role="status" aria-live="polite">{html}</div>'
+        self.table.value = _table(self.reading)
+        self.panel.say(sentence)
 
     def _ipython_display_(self) -> None:
         twin = fact_table(self.reading)
         title = f"After the edit of “{self.prompt.value} …” to {visible(f' {self.target.value.strip()}')}"
-        show_live(
-            self.box, "Fact explorer", Twin(f"<p>{escape(title)}</p>{twin.html}", f"{title}\n{_sentence(self.reading)}")
-        )
+        self.panel.show(Twin(f"<p>{escape(title)}</p>{twin.html}", f"{title}\n{_sentence(self.reading)}"))

@@ -5,19 +5,14 @@ dictionary. Each card is made once; everything is redrawn at once.
 """
 
 from collections.abc import Callable, Sequence
-from html import escape
 
 import ipywidgets as widgets
 
 from mechkit.show.captions import Twin, number, visible
+from mechkit.show.explorers import panel
 from mechkit.show.features import FeatureCard, feature_dashboard
-from mechkit.show.style import show_live
 
 FOUND = 8  # features that a search lists
-CSS = """<style>
-.mk-browse [role=status]{line-height:1.45}
-.mk-browse .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
-</style>"""
 
 
 class FeatureExplorer:
@@ -48,58 +43,48 @@ class FeatureExplorer:
         self._card, self._find, self._known = card, find, {}
         self._shown: FeatureCard | None = None
         self._make_controls(count, start, token)
-        self.number.observe(lambda _: self._draw(), "value")
-        self.token.observe(lambda _: self.search(), "value")
-        self.found.observe(lambda _: self._go(), "value")
-        self.before.on_click(lambda _: self._step(-1))
-        self.after.on_click(lambda _: self._step(1))
+        panel.watch(self._draw, self.number)
+        panel.watch(self.search, self.token)
+        panel.watch(self._go, self.found)
         self._draw()
         if token:
             self.search()
 
     def _make_controls(self, count: int, start: int, token: str) -> None:
-        style = {"description_width": "5.5em"}
         self.number = widgets.BoundedIntText(
             start,
             min=0,
             max=count - 1,
             description="Feature",
-            style=style,
-            layout=widgets.Layout(width="13em"),
-            tooltip=f"A number from 0 to {count - 1}",
+            style=panel.LABEL,
+            layout=widgets.Layout(width="14em"),
+            tooltip=f"A number from 0 to {count - 1}; arrow keys move it",
         )
-        self.before = widgets.Button(description="before", tooltip="The feature before", layout=_width("6em"))
-        self.after = widgets.Button(description="after", tooltip="The feature after", layout=_width("6em"))
-        self.token = widgets.Text(
-            token,
-            description="Token",
-            continuous_update=False,
-            style=style,
-            layout=_width("20em"),
-            tooltip="Type a word and press Enter: which features are on there?",
-        )
-        self.found = widgets.ToggleButtons(options=[], description="On there", style=style | {"button_width": "auto"})
-        self.found.layout.display = "none"
-        self.message = widgets.HTML()
-        self.dashboard = widgets.HTML(layout=widgets.Layout(overflow="auto", min_height="14em"))
-        wrap = widgets.Layout(flex_flow="row wrap")
-        rows = [widgets.HBox([self.number, self.before, self.after, self.token], layout=wrap)]
-        self.box = widgets.VBox([*rows, self.found, self.message, self.dashboard]).add_class("mk-browse")
+        self.before = panel.button("before", "The feature before", lambda: self._step(-1))
+        self.after = panel.button("after", "The feature after", lambda: self._step(1))
+        tip = "Type a word and press Enter: which features are on there?"
+        self.token = panel.text("Token", token, tip, width="20em")
+        self.found = panel.choice("On there", [], "The features that are on most at that token")
+        self.found.layout.visibility = "hidden"
+        rows = [[self.number, self.before, self.after], [self.token], [self.found]]
+        self.panel = panel.Panel("Feature explorer", rows, height="22em")
+        self.box, self.message, self.dashboard = self.panel.box, self.panel.message, self.panel.view
 
     def search(self) -> None:
         """List the features that are on at the typed token, or say in the message that there is none."""
         wanted = self.token.value
         try:
             hits = list(self._find(wanted))[:FOUND] if wanted else []
-        except Exception as error:  # a function of the notebook's, which may fail in any way
-            return self._trouble(error)
+        except Exception as error:
+            return self.panel.trouble(error)
         options = [(f"{feature} ({number(value)})", feature) for feature, value in hits]
-        self.found.options, self.found.value = options, None
-        self.found.layout.display = "" if options else "none"
+        panel.offer(self.found, options)
+        self.found.value = None
+        self.found.layout.visibility = "visible" if options else "hidden"
         if wanted and not hits:
-            return self._say(f"No feature is on at “{visible(wanted)}” in these passages.")
+            return self.panel.say(f"No feature is on at “{visible(wanted)}” in these passages.")
         most = f"; strongest: feature {hits[0][0]}" if hits else ""
-        return self._say(f"{len(hits)} features are on most at “{visible(wanted)}”{most}." if wanted else "")
+        return self.panel.say(f"{len(hits)} features are on most at “{visible(wanted)}”{most}." if wanted else "")
 
     def _go(self) -> None:
         if self.found.value is not None:
@@ -113,28 +98,13 @@ class FeatureExplorer:
         try:
             if wanted not in self._known:
                 self._known[wanted] = self._card(wanted)
-        except Exception as error:  # a traceback would vanish unseen in the page's log
-            return self._trouble(error)
+        except Exception as error:
+            return self.panel.trouble(error)
         self._shown = self._known[wanted]
         self.dashboard.value = feature_dashboard(self._shown).html
         never = "" if self._shown.examples else " It is on nowhere in these passages."
-        return self._say(f"Feature {wanted} of {self.number.max + 1}.{never}")
-
-    def _trouble(self, error: Exception) -> None:
-        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        self.message.value = _status(f'<span class="mk-error">{escape(f"{name}{error}")}</span>')
-
-    def _say(self, sentence: str) -> None:
-        self.message.value = _status(escape(sentence))
+        return self.panel.say(f"Feature {wanted} of {self.number.max + 1}.{never}")
 
     def _ipython_display_(self) -> None:
         nothing = Twin("<p>No feature was read.</p>", "No feature was read.")
-        show_live(self.box, "Feature explorer", feature_dashboard(self._shown) if self._shown else nothing)
-
-
-def _width(width: str) -> widgets.Layout:
-    return widgets.Layout(width=width)
-
-
-def _status(html: str) -> str:
-    return f'{CSS}<div role="status" aria-live="polite">{html}</div>'
+        self.panel.show(feature_dashboard(self._shown) if self._shown else nothing)

@@ -13,24 +13,17 @@ import ipywidgets as widgets
 from jaxtyping import Float
 from torch import Tensor
 
-from mechkit.show.captions import Twin, caption_attention, percent, table_text, visible
-from mechkit.show.style import show_live
+from mechkit.show.attention import LONGEST, attention_table
+from mechkit.show.captions import Twin, caption_attention, number, percent, table_text, visible
+from mechkit.show.explorers import panel
 
-LONGEST = 32  # tokens that a table can show
-TINT = "126,87,194"  # the violet of style.PROBABILITY, readable under black letters
-CSS = """<style>
-.mk-heads table{table-layout:fixed;border-collapse:separate;border-spacing:1px;
-  color:var(--jp-ui-font-color1,inherit);font:11px/16px var(--jp-code-font-family,monospace)}
-.mk-heads td,.mk-heads th{padding:0 3px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
-  text-align:center!important;font-weight:normal}
-.mk-heads tbody tr{background:none!important}
+CSS = """
+.mk-heads table{table-layout:fixed;border-collapse:separate!important;border-spacing:1px!important}
+.mk-heads th,.mk-heads td{padding:0 3px!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
+  text-align:center!important;font:11px/16px var(--jp-code-font-family,monospace)!important}
 .mk-heads tr th:first-child{position:sticky;left:0;text-align:right!important}
-.mk-heads th{background:var(--jp-layout-color0,white)}
-.mk-heads [role=status]{line-height:1.45}
-.mk-heads ol{margin:2px 0 0;padding:0;list-style:none}
-.mk-heads li{display:inline-block;margin-right:1.2em}
-.mk-heads .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
-</style>"""
+.mk-heads th{background:var(--jp-layout-color0,transparent)}
+"""
 
 
 @dataclass(frozen=True)
@@ -57,8 +50,7 @@ class HeadReading:
 def head_table(reading: HeadReading, layer: int, head: int) -> Twin:
     """One head's pattern as a still table: a row for each token that looks, a column for each looked at."""
     sentence, table = caption_attention(reading.pattern[layer, head].numpy(), reading.labels)
-    html = f'{CSS}<div class="mk-heads" style="overflow:auto">{_table(reading, layer, head)}</div>'
-    return Twin(f"<p>L{layer}H{head}. {escape(sentence)}</p>{html}", table_text(table))
+    return Twin(f"<p>L{layer}H{head}. {escape(sentence)}</p>{_table(reading, layer, head)}", table_text(table))
 
 
 class HeadExplorer:
@@ -80,68 +72,58 @@ class HeadExplorer:
         scores: Mapping[str, Float[Tensor, "layer head"]],
         start: tuple[int, int] = (0, 0),
     ) -> None:
-        self._compute, self._known, self._reading = compute, {}, None
+        self._compute, self._known, self._reading, self._tallest = compute, {}, None, 0
         self.scores = dict(scores)
         self._scope = f"mk-{uuid4().hex}"
         self._make_controls(text)
         self.read()
         if self._reading:
             self.layer.value, self.head.value = start
-        self.text.observe(lambda _: self.read(), "value")
-        self.run.on_click(lambda _: self.read())
-        for control in (self.layer, self.head):
-            control.observe(lambda _: self._draw(), "value")
-        self.token.observe(lambda _: self._tell(), "value")
+        panel.watch(self.read, self.text)
+        panel.watch(self._draw, self.layer, self.head)
+        panel.watch(self._tell, self.token)
         self._draw()
 
     def _make_controls(self, text: str) -> None:
-        style, wide = {"description_width": "5.5em"}, widgets.Layout(width="min(100%, 36em)")
-        self.text = widgets.Text(
-            text,
-            description="Text",
-            continuous_update=False,
-            style=style,
-            layout=wide,
-            tooltip="Type a text that repeats itself and press Enter",
-        )
-        self.run = widgets.Button(description="Read", tooltip="Read this text with every head")
-        self.layer, self.head = (
-            widgets.IntSlider(
-                0, 0, 0, description=name, style=style, layout=wide, tooltip=f"{name}; arrow keys move it"
-            )
-            for name in ("Layer", "Head")
-        )
-        self.token = widgets.Dropdown(options=[], description="From", style=style, tooltip="The token that looks")
-        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"))
-        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
+        self.text = panel.text("Text", text, "Type a text that repeats itself and press Enter")
+        self.run = panel.button("Read", "Read this text with every head", self.read)
+        self.layer = panel.slider("Layer", [("0", 0)], "The head's layer")
+        self.head = panel.slider("Head", [("0", 0)], "The head's number in its layer")
+        self.token = panel.slider("From", [("", 0)], "The token that looks")
+        rows = [[self.text, self.run], [self.layer], [self.head], [self.token]]
         self._mark = widgets.HTML(layout=widgets.Layout(display="none"))
-        top = widgets.HBox([self.text, self.run], layout=widgets.Layout(flex_flow="row wrap"))
-        self.box = widgets.VBox([top, self.layer, self.head, self.token, self.message, self.table, self._mark])
-        self.box.add_class("mk-heads").add_class(self._scope)
+        self.panel = panel.Panel("Head explorer", rows, lines=3, css=CSS, below=[self._mark])
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
+        self.box.add_class(self._scope)
 
     def read(self) -> None:
         """Read the text in the text box, or say in the message why that cannot be done."""
         text = self.text.value
         try:
             if text not in self._known:
+                self.panel.say("Reading …")
                 self._known[text] = self._compute(text)
-        except Exception as error:  # a traceback would vanish unseen in the page's log
-            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self._say(f'<span class="mk-error">{escape(f"{name}{error}")}</span>')
-            return
+        except Exception as error:
+            return self.panel.trouble(error)
         self._reading = None  # moves of the controls are ignored while their options change
         reading = self._known[text]
         layers, heads, length, _ = reading.pattern.shape
-        self.layer.max, self.head.max = layers - 1, heads - 1
+        chosen = self.layer.value, self.head.value
+        self.layer.options = [(str(i), i) for i in range(layers)]
+        self.head.options = [(str(i), i) for i in range(heads)]
+        self.layer.value, self.head.value = (
+            min(at, most - 1) for at, most in zip(chosen, (layers, heads), strict=True)
+        )
         self.token.options = [(f"{i}: {visible(label)}", i) for i, label in enumerate(reading.labels)]
         self.token.value = length - 1
-        self.table.layout.height = f"{18 * length + 40}px"
+        self._tallest = max(self._tallest, length)  # room once taken is kept
+        self.table.layout.height = f"{18 * self._tallest + 40}px"
         self._reading = reading
-        self._draw()
+        return self._draw()
 
     def _draw(self) -> None:
         if self._reading:
-            self.table.value = CSS + _table(self._reading, self.layer.value, self.head.value)
+            self.table.value = _table(self._reading, self.layer.value, self.head.value)
             self._tell()
 
     def _tell(self) -> None:
@@ -149,7 +131,7 @@ class HeadExplorer:
         if not self._reading:
             return
         reading, layer, head, query = self._reading, self.layer.value, self.head.value, self.token.value
-        known = ", ".join(f"{name} {float(table[layer, head]):.2f}" for name, table in self.scores.items())
+        known = ", ".join(f"{name} {number(table[layer, head])}" for name, table in self.scores.items())
         row = reading.pattern[layer, head, query, : query + 1]
         best = row.topk(min(3, len(row)))
         items = "".join(
@@ -157,37 +139,19 @@ class HeadExplorer:
             for share, key in zip(best.values, best.indices, strict=True)
         )
         looks = f"{query}: {visible(reading.labels[query])} looks at"
-        self._say(f"L{layer}H{head}{f' ({known})' if known else ''}. {escape(looks)}<ol>{items}</ol>")
+        self.panel.say(f"L{layer}H{head}{f' ({known})' if known else ''}. {looks}", more=f"<ol>{items}</ol>")
         place = f".{self._scope} tbody tr:nth-child({query + 1})"
-        self._mark.value = f"{CSS}<style>{place}{{outline:2px solid var(--jp-ui-font-color1,black)}}</style>"
-
-    def _say(self, html: str) -> None:
-        self.message.value = f'<div role="status" aria-live="polite">{html}</div>'
+        self._mark.value = f"<style>{place}{{outline:2px solid var(--jp-ui-font-color1,black)}}</style>"
 
     def _ipython_display_(self) -> None:
         if self._reading is None:
-            show_live(self.box, "Head explorer", Twin("<p>No text was read.</p>", "No text was read."))
-            return
+            return self.panel.show(Twin("<p>No text was read.</p>", "No text was read."))
         layer, head = self.layer.value, self.head.value
         sentence, _ = caption_attention(self._reading.pattern[layer, head].numpy(), self._reading.labels)
         twin = head_table(self._reading, layer, head)
-        show_live(self.box, "Head explorer", Twin(twin.html, f"L{layer}H{head}. {sentence}"))
+        return self.panel.show(Twin(twin.html, f"L{layer}H{head}. {sentence}"))
 
 
 def _table(reading: HeadReading, layer: int, head: int) -> str:
-    names = [visible(label) for label in reading.labels]
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    body = ""
-    for query, (name, row) in enumerate(zip(names, reading.pattern[layer, head].tolist(), strict=True)):
-        cells = "".join(map(_cell, row[: query + 1])) + "<td></td>" * (len(names) - query - 1)
-        body += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
-    columns = f'<col style="width:7em"><col span="{len(names)}" style="width:4.6em">'
-    return (
-        f'<table style="width:{7 + 4.6 * len(names):.1f}em"><colgroup>{columns}</colgroup><thead><tr>'
-        f'<th scope="col">looks ↓ at →</th>{top}</tr></thead><tbody>{body}</tbody></table>'
-    )
-
-
-def _cell(share: float) -> str:
-    said = percent(share) if share >= 0.095 else ""
-    return f'<td style="background:rgba({TINT},{0.75 * share:.2f})" title="{percent(share)}">{said}</td>'
+    table = attention_table(reading.pattern[layer, head], reading.labels)
+    return f'<div class="mk-heads" style="overflow:auto">{table}</div>'

@@ -14,25 +14,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechkit.show.captions import Table, Twin, caption_lens, percent, table_text, visible
-from mechkit.show.style import show_live
+from mechkit.show.explorers import panel
 
 TINT = "126,87,194"  # the violet of style.PROBABILITY, readable under black and under white letters
-CSS = """<style>
-.mk-lens table{table-layout:fixed;border-collapse:separate;border-spacing:1px;
-  color:var(--jp-ui-font-color1,inherit);font:11px/15px var(--jp-code-font-family,monospace)}
-.mk-lens td,.mk-lens th{padding:0 3px;overflow:hidden;text-overflow:ellipsis;
-  white-space:nowrap;text-align:center!important;font-weight:normal}
+CSS = """
+.mk-lens table{table-layout:fixed;border-collapse:separate!important;border-spacing:1px!important;
+  color:var(--jp-ui-font-color1,inherit)}
+.mk-lens th,.mk-lens td{padding:0 3px!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
+  text-align:center!important;font:11px/15px var(--jp-code-font-family,monospace)!important}
 .mk-lens tbody tr{background:none!important}
-.mk-lens thead th{position:sticky;top:0;z-index:1;font-weight:bold}
-.mk-lens tr th:first-child{position:sticky;left:0;text-align:right}
-.mk-lens th{background:var(--jp-layout-color0,white)}
-.mk-lens .widget-radio{display:flex;flex-direction:row;align-items:baseline}
-.mk-lens .widget-radio .widget-label{text-align:right}
-.mk-lens [role=status]{line-height:1.45}
-.mk-lens ol{margin:2px 0 0;padding:0;list-style:none}
-.mk-lens li{display:inline-block;margin-right:1.2em}
-.mk-lens .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
-</style>"""
+.mk-lens thead th{position:sticky;top:0;z-index:1}
+.mk-lens tr th:first-child{position:sticky;left:0;text-align:right!important}
+.mk-lens th{background:var(--jp-layout-color0,transparent)}
+"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ def lens_reading(
 def lens_table(reading: LensReading) -> Twin:
     """The reading as a still table: each layer's likeliest token at each position, on its probability."""
     _, table = _caption(reading)
-    return Twin(f'{CSS}<div class="mk-lens" style="overflow:auto">{_table(reading)}</div>', table_text(table))
+    return Twin(f"<style>{CSS}</style>{_table(reading)}", table_text(table))
 
 
 def _caption(reading: LensReading) -> tuple[str, Table]:
@@ -100,8 +94,9 @@ def _table(reading: LensReading) -> str:
     )
     columns = f'<col style="width:4em"><col span="{len(reading.labels)}" style="width:6.8em">'
     return (
-        f'<table style="width:{4 + 6.8 * len(reading.labels):.1f}em"><colgroup>{columns}</colgroup>'
-        f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+        f'<div class="mk-lens"><table style="width:{4 + 6.8 * len(reading.labels):.1f}em">'
+        f'<colgroup>{columns}</colgroup><thead><tr><th scope="col">layer</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -125,52 +120,36 @@ class LensExplorer:
         self._scope = f"mk-{uuid4().hex}"
         self._make_controls(prompt)
         self.read()
-        self.prompt.observe(lambda _: self.read(), "value")
-        self.run.on_click(lambda _: self.read())
-        self.lens.observe(lambda _: self._draw(), "value")
-        for control in (self.layer, self.position):
-            control.observe(lambda _: self._tell(), "value")
+        panel.watch(self.read, self.prompt)
+        panel.watch(self._draw, self.lens)
+        panel.watch(self._tell, self.layer, self.position)
 
     def _make_controls(self, prompt: str) -> None:
-        style = {"description_width": "5.5em"}
-        wide = widgets.Layout(width="min(100%, 36em)")
-        self.prompt = widgets.Text(
-            prompt,
-            description="Prompt",
-            continuous_update=False,
-            style=style,
-            layout=wide,
-            tooltip="Type a prompt and press Enter",
-        )
-        self.run = widgets.Button(description="Read", tooltip="Read this prompt at every layer")
-        self.lens = widgets.RadioButtons(options=[], description="Lens", orientation="horizontal", style=style)
-        self.layer = widgets.SelectionSlider(
-            options=[("", 0)], description="Layer", style=style, layout=wide, tooltip="The row to read"
-        )
-        self.position = widgets.Dropdown(options=[], description="After", style=style, tooltip="The column to read")
-        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"))
-        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
+        self.prompt = panel.text("Prompt", prompt, "Type a prompt and press Enter")
+        self.run = panel.button("Read", "Read this prompt at every layer", self.read)
+        self.lens = panel.choice("Lens", [], "How a layer's state is read")
+        self.layer = panel.slider("Layer", [("", 0)], "The row to read")
+        self.position = panel.slider("After", [("", 0)], "The column to read")
+        rows = [[self.prompt, self.run], [self.lens], [self.layer], [self.position]]
         self._mark = widgets.HTML(layout=widgets.Layout(display="none"))
-        rows = ([self.prompt, self.run], [self.lens], [self.layer, self.position])
-        boxes = [widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap")) for row in rows]
-        self.box = widgets.VBox([*boxes, self.message, self.table, self._mark])
-        self.box.add_class("mk-lens").add_class(self._scope)
+        self.panel = panel.Panel("Lens explorer", rows, lines=3, css=CSS, below=[self._mark])
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
+        self.box.add_class(self._scope)
 
     def read(self) -> None:
         """Read the prompt in the text box, or say in the message why that cannot be done."""
         prompt = self.prompt.value
         try:
             if prompt not in self._known:
+                self.panel.say("Reading …")
                 self._known[prompt] = dict(self._compute(prompt))
-        except Exception as error:  # a traceback would vanish unseen in the page's log
-            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self._say(f'<span class="mk-error">{escape(f"{name}{error}")}</span>')
-            return
+        except Exception as error:
+            return self.panel.trouble(error)
         self._readings = {}  # moves of the controls are ignored while their options change
         readings = self._known[prompt]
         reading = next(iter(readings.values()))
         chosen_lens, chosen_layer = self.lens.value, self.layer.value if self.table.value else None
-        self.lens.options = list(readings)
+        panel.offer(self.lens, list(readings))
         self.lens.value = chosen_lens if chosen_lens in readings else next(iter(readings))
         self.layer.options = [(name, row) for row, name in enumerate(reading.layers)]
         self.layer.value = len(reading.layers) - 1 if chosen_layer is None else chosen_layer
@@ -178,7 +157,7 @@ class LensExplorer:
         self.position.value = len(reading.labels) - 1
         self.table.layout.height = f"{min(16 * len(reading.layers) + 46, 620)}px"
         self._readings = readings
-        self._draw()
+        return self._draw()
 
     def _draw(self) -> None:
         if self._readings:
@@ -195,14 +174,11 @@ class LensExplorer:
         final, rank = visible(reading.top[-1][column]), int(reading.ranks[row, column])
         where = f"Layer {reading.layers[row]}, after {visible(reading.labels[column])}"
         ranked = f"the last layer’s {final} has rank {rank} here (0 is the top)."
-        self._say(f"{escape(where)}; {escape(ranked)}<ol>{items}</ol>")
+        self.panel.say(f"{where}; {ranked}", more=f"<ol>{items}</ol>")
         cell = f".{self._scope} tbody tr:nth-child({row + 1}) td:nth-child({column + 2})"
-        self._mark.value = f"{CSS}<style>{cell}{{outline:2px solid var(--jp-ui-font-color1,black)}}</style>"
-
-    def _say(self, html: str) -> None:
-        self.message.value = f'<div role="status" aria-live="polite">{html}</div>'
+        self._mark.value = f"<style>{cell}{{outline:2px solid var(--jp-ui-font-color1,black)}}</style>"
 
     def _ipython_display_(self) -> None:
         html = [f"<p>{escape(name)} lens</p>{lens_table(each).html}" for name, each in self._readings.items()]
         text = [f"{name} lens: {_caption(each)[0]}" for name, each in self._readings.items()]
-        show_live(self.box, "Lens explorer", Twin("".join(html), "\n".join(text)))
+        self.panel.show(Twin("".join(html), "\n".join(text)))

@@ -5,7 +5,6 @@ Everything is computed beforehand: choosing a cell only redraws.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import product
 
 import ipywidgets as widgets
@@ -13,21 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.show.captions import Table, Twin, number, percent, signed, table_html, table_text, visible
-from mechkit.show.style import show_live
+from mechkit.show.explorers import panel
 
 LIKELIEST = 5
 SHADES = 10  # of each sign: cells share their colours, so that a grid of hundreds stays light
-CSS = """<style>
-.mk-patch table{border-collapse:collapse;font:13px/20px var(--jp-ui-font-family,sans-serif);
-  color:var(--jp-ui-font-color1,inherit)}
-.mk-patch [role=status]{line-height:1.45}
-.mk-patch tbody tr{background:none!important}
-.mk-patch td,.mk-patch th{padding:1px 18px 1px 0;text-align:left!important;white-space:nowrap}
-.mk-patch .mk-cells{overflow-x:auto}
-.mk-patch button{padding:0;margin:0;line-height:17px;font-size:11px;color:black}
-.mk-patch button.mk-here{outline:3px solid black!important;outline-offset:-2px;font-weight:bold}
-.mk-patch .widget-label{font-size:11px;line-height:17px;height:17px;margin:0;overflow:visible}
-</style>"""
+CSS = """
+.mk-cells{overflow-x:auto;contain:content}
+.mk-cells button{padding:0;margin:0;line-height:17px;font-size:11px;color:black}
+.mk-cells button.mk-here{outline:3px solid black!important;outline-offset:-2px!important;font-weight:bold}
+.mk-cells .widget-label{font-size:11px;line-height:17px;height:17px;margin:0;overflow:visible}
+"""
 
 
 @dataclass(frozen=True)
@@ -112,10 +106,10 @@ class PatchExplorer:
         self.reading = reading
         columns = range(reading.first, len(reading.labels))
         row, column = divmod(int(reading.recovery[:, columns.start :].argmax()), len(columns))
-        self.layer = _slider("Layer", [(name, i) for i, name in enumerate(reading.layers)], row)
+        layers = [(name, i) for i, name in enumerate(reading.layers)]
+        self.layer = panel.slider("Layer", layers, "Where the state is put back", value=row)
         names = [(f"{i}: {visible(reading.labels[i])}", i) for i in columns]
-        self.position = _slider("Position", names, columns[column])
-        self.message, self.table = widgets.HTML(), widgets.HTML()
+        self.position = panel.slider("Position", names, "At which token", value=columns[column])
         self.cells = _buttons(reading, columns)
         for place, button in self.cells.items():
             button.on_click(lambda _, place=place: self.choose(*place))
@@ -126,10 +120,11 @@ class PatchExplorer:
         width = f"3em repeat({len(columns)}, 4.6em)"
         layout = widgets.Layout(grid_template_columns=width, grid_gap="1px 1px", width="max-content")
         cells = widgets.Box([widgets.GridBox(grid, layout=layout)]).add_class("mk-cells")
-        self.box = widgets.VBox([self.layer, self.position, self.message, self.table, cells]).add_class("mk-patch")
+        rows = [[self.layer], [self.position]]
+        self.panel = panel.Panel("Patch explorer", rows, lines=3, height="150px", css=CSS, below=[cells])
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
         self._here = None
-        for control in (self.layer, self.position):
-            control.observe(lambda _: self._draw(), "value")
+        panel.watch(self._draw, self.layer, self.position)
         self._draw()
 
     def choose(self, layer: int, position: int) -> None:
@@ -138,11 +133,7 @@ class PatchExplorer:
 
     def _draw(self) -> None:
         place, reading = (self.layer.value, self.position.value), self.reading
-        if self._here:
-            self.cells[self._here].remove_class("mk-here")
-        self._here = place
-        self.cells[place].add_class("mk-here")
-        self.message.value = f'<div role="status" aria-live="polite">{escape(_said(reading, *place))}</div>'
+        self.panel.say(_said(reading, *place))
         columns = {
             "corrupted": reading.ends["corrupted"],
             "patched": list(
@@ -154,21 +145,14 @@ class PatchExplorer:
             *([f"{visible(token)} {percent(p)}" for token, p in each] for each in columns.values()), strict=True
         )
         rows = [["likeliest", *columns], *([str(i + 1), *line] for i, line in enumerate(lines))]
-        self.table.value = CSS + table_html(rows)
+        self.table.value = table_html(rows)
+        if self._here:
+            self.cells[self._here].remove_class("mk-here")
+        self._here = place
+        self.cells[place].add_class("mk-here")
 
     def _ipython_display_(self) -> None:
-        show_live(self.box, "Patch explorer", Twin(patch_table(self.reading).html, _summary(self.reading)))
-
-
-def _slider(what: str, options: Sequence[tuple[str, int]], value: int) -> widgets.SelectionSlider:
-    return widgets.SelectionSlider(
-        options=options,
-        value=value,
-        description=what,
-        style={"description_width": "5.5em"},
-        tooltip="Arrow keys move it",
-        layout=widgets.Layout(width="min(100%, 36em)"),
-    )
+        self.panel.show(Twin(patch_table(self.reading).html, _summary(self.reading)))
 
 
 def _buttons(reading: PatchReading, columns: Sequence[int]) -> dict[tuple[int, int], widgets.Button]:
@@ -178,7 +162,7 @@ def _buttons(reading: PatchReading, columns: Sequence[int]) -> dict[tuple[int, i
     found = {}
     for layer, position in product(range(len(reading.layers)), columns):
         value = float(reading.recovery[layer, position])
-        where = f"layer {reading.layers[layer]}, {visible(reading.labels[position])}: recovery {value:.2f}"
+        where = f"layer {reading.layers[layer]}, {visible(reading.labels[position])}: recovery {number(value)}"
         shade = shades[round(SHADES * max(-1.0, min(1.0, value)))]
         found[layer, position] = widgets.Button(
             description=f"{abs(value) if round(value, 2) == 0 else value:.2f}",
@@ -201,7 +185,7 @@ def _said(reading: PatchReading, layer: int, position: int) -> str:
     return (
         f"Clean stream before layer {reading.layers[layer]} put back at {visible(reading.labels[position])} "
         f"(position {position}): logit difference {signed(reading.differences[layer, position])} ({low}, {high}), "
-        f"recovery {reading.recovery[layer, position]:.2f}."
+        f"recovery {number(reading.recovery[layer, position])}."
     )
 
 
@@ -223,5 +207,5 @@ def _summary(reading: PatchReading) -> str:
     said = []
     for i in columns:
         row = int(reading.recovery[:, i].argmax())
-        said.append(f"{visible(reading.labels[i])} {reading.recovery[row, i]:.2f} at layer {reading.layers[row]}")
+        said.append(f"{visible(reading.labels[i])} {number(reading.recovery[row, i])} at layer {reading.layers[row]}")
     return f"Recovery by layer ({len(reading.layers)}) and position; largest: {', '.join(said)}."

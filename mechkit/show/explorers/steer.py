@@ -7,32 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from mechkit.show.captions import Table, Twin, percent, table_html, table_text, visible
-from mechkit.show.style import describe, line_look, name_lines, show_live, styled
+from mechkit.show.explorers import panel
+from mechkit.show.style import describe, line_look, name_lines, styled
 
-CSS = """<style>
-.mk-steer table{border-collapse:collapse;width:min(100%,48em);table-layout:fixed;
-  font:13px/20px var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit)}
-.mk-steer [role=status]{line-height:1.45}
-.mk-steer th{padding:1px 8px 1px 0;font-weight:normal;text-align:right;overflow:hidden;text-overflow:ellipsis;
-  white-space:nowrap;font-family:var(--jp-code-font-family,monospace)}
-.mk-steer thead th{font-family:inherit;font-weight:bold;text-align:left}
-.mk-steer th:first-child{width:8em}
-.mk-steer td{padding:1px 8px 1px 0;white-space:nowrap}
-.mk-steer .mk-bar{display:inline-block;position:relative;width:calc(100% - 4.5em);height:12px;
-  margin-right:6px;vertical-align:-1px;background:var(--jp-layout-color2,#eee)}
-.mk-steer .mk-bar i{position:absolute;left:0;height:100%}
-.mk-steer .mk-bar b{position:absolute;top:-3px;width:2px;height:18px;
-  background:var(--jp-ui-font-color1,black)}
-</style>"""
 EDIT, CONTROL = "your edit", "random direction"
-COLORS = {EDIT: "#2f86c9", CONTROL: "#8c8c8c"}
+COLORS = {EDIT: panel.SHARE, CONTROL: panel.CONTROL}
 
 
 @dataclass(frozen=True)
@@ -99,16 +84,12 @@ class SteerExplorer:
 
     def __init__(self, steering: Steering) -> None:
         self.steering = steering
-        self.strength = widgets.SelectionSlider(
-            options=[(name, i) for i, name in enumerate(steering.names)],
-            value=steering.unedited,
-            description="Strength",
-            tooltip="How much of the direction is added",
-            layout=widgets.Layout(width="min(100%, 36em)"),
-        )
-        self.message, self.table = widgets.HTML(layout=widgets.Layout(height="3em")), widgets.HTML()
-        self.box = widgets.VBox([self.strength, self.message, self.table]).add_class("mk-steer")
-        self.strength.observe(lambda _: self._draw(), "value")
+        strengths = [(name, i) for i, name in enumerate(steering.names)]
+        tip = "How much of the direction is added"
+        self.strength = panel.slider("Strength", strengths, tip, value=steering.unedited)
+        self.panel = panel.Panel("Steering explorer", [[self.strength]])
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
+        panel.watch(self._draw, self.strength)
         self._draw()
 
     def _draw(self) -> None:
@@ -116,15 +97,13 @@ class SteerExplorer:
         likeliest = {side: _likeliest(steering.tokens, rows[at]) for side, rows in steering.sides.items()}
         likeliest["unedited"] = _likeliest(steering.tokens, steering.probabilities[steering.unedited])
         said = "; ".join(f"{side} {token}" for side, token in likeliest.items())
-        self.message.value = (
-            f'<div role="status" aria-live="polite">Strength {steering.names[at]}. Likeliest: {escape(said)}.</div>'
-        )
-        self.table.value = CSS + _bars(steering, at)
+        self.panel.say(f"Strength {steering.names[at]}. Likeliest: {said}.")
+        self.table.value = _bars(steering, at)
 
     def _ipython_display_(self) -> None:
         sentences = (f"{side}: {_sentence(self.steering, rows)}" for side, rows in self.steering.sides.items())
         twin = Twin(steer_table(self.steering).html, "\n".join(sentences))
-        show_live(self.box, "Steering explorer", twin)
+        self.panel.show(twin)
 
 
 def _rows(steering: Steering, probabilities: Float[Tensor, "strength token"]) -> Table:
@@ -150,14 +129,9 @@ def _bars(steering: Steering, at: int) -> str:
     body = ""
     for index, token in enumerate(steering.tokens):
         cells = (
-            _bar(float(rows[at, index]), float(rows[steering.unedited, index]), full=full, color=COLORS[side])
+            panel.bar(float(rows[at, index]) / full, COLORS[side], mark=float(rows[steering.unedited, index]) / full)
+            + percent(rows[at, index])
             for side, rows in steering.sides.items()
         )
-        body += f'<tr><th scope="row">{escape(visible(token))}</th>{"".join(cells)}</tr>'
+        body += f'<tr><th scope="row">{escape(visible(token))}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _bar(probability: float, unedited: float, *, full: float, color: str) -> str:
-    track = f'<i style="width:{100 * probability / full:.1f}%;background:{color}"></i>'
-    mark = f'<b style="left:{100 * unedited / full:.1f}%"></b>'
-    return f'<td><span class="mk-bar">{track}{mark}</span>{percent(probability)}</td>'

@@ -6,7 +6,6 @@ Every model is trained beforehand: moving a slider only redraws.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 from mechkit.methods.toy import dimensionality, is_represented
 from mechkit.show import style
 from mechkit.show.captions import Table, Twin, number, table_html, table_text
-from mechkit.show.style import describe, new_axes, show_live, styled
+from mechkit.show.explorers import panel
+from mechkit.show.style import describe, new_axes, styled
 
 REACH, SHORT = 1.5, 0.25  # trained vectors are shorter than the one, and none that count than the other
 GUIDES = {
@@ -29,16 +29,14 @@ GUIDES = {
     "2/5": 2 / 5,
 }  # alone, tetrahedron, triangle, pair, pentagon
 NEAR = 0.03  # of a fraction: no value is near two of the guides
-CSS = """<style>
-.mk-superposition .mk-both{display:flex;flex-wrap:wrap;gap:24px;align-items:center}
+CSS = """
+.mk-superposition{display:flex;flex-wrap:wrap;gap:24px;align-items:center}
 .mk-superposition svg{width:250px;height:250px;flex:none;overflow:visible}
 .mk-superposition text{font:0.16px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,black);
   text-anchor:middle;dominant-baseline:central}
-.mk-superposition table{border-collapse:collapse;font:12px/20px var(--jp-ui-font-family,sans-serif)}
-.mk-superposition caption{text-align:left;padding-bottom:4px}
-.mk-superposition th{font-weight:normal;padding:0 6px;color:var(--jp-ui-font-color1,inherit)}
-.mk-superposition td{width:3em;text-align:center;border:1px solid white;padding:0}
-</style>"""
+.mk-explorer .mk-superposition th{padding:0 6px}
+.mk-explorer .mk-superposition td{width:3em;text-align:center!important;border:1px solid white;padding:0}
+"""
 
 
 @dataclass(frozen=True)
@@ -137,34 +135,24 @@ class SuperpositionExplorer:
 
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
-        wide = widgets.Layout(width="min(100%, 36em)")
-        self.features = widgets.SelectionSlider(
-            options=[(str(n), n) for n in gallery.vectors],
-            description="Features",
-            tooltip="How many features share the plane",
-            layout=wide,
-        )
-        self.sparsity = widgets.SelectionSlider(
-            options=[(f"{each:g}", i) for i, each in enumerate(gallery.sparsity)],
-            description="Sparsity",
-            tooltip="How often a feature is off",
-            layout=wide,
-        )
-        self.message, self.table = widgets.HTML(layout=widgets.Layout(height="3em")), widgets.HTML()
-        self.box = widgets.VBox([self.features, self.sparsity, self.message, self.table])
-        self.box.add_class("mk-superposition")
-        for control in (self.features, self.sparsity):
-            control.observe(lambda _: self._draw(), "value")
+        counts = [(str(n), n) for n in gallery.vectors]
+        levels = [(f"{each:g}", i) for i, each in enumerate(gallery.sparsity)]
+        self.features = panel.slider("Features", counts, "How many features share the plane")
+        self.sparsity = panel.slider("Sparsity", levels, "How often a feature is off")
+        rows = [[self.features], [self.sparsity]]
+        self.panel = panel.Panel("Superposition explorer", rows, height="270px", css=CSS)
+        self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
+        panel.watch(self._draw, self.features, self.sparsity)
         self._draw()
 
     def _draw(self) -> None:
         vectors = self.gallery.vectors[self.features.value][self.sparsity.value]
         said = f"{len(vectors)} features, sparsity {self.gallery.sparsity[self.sparsity.value]:g}. {_sentence(vectors)}"
-        self.message.value = f'<div role="status" aria-live="polite">{said}</div>'
-        self.table.value = f'{CSS}<div class="mk-both">{_arrows(vectors)}{_overlaps(vectors)}</div>'
+        self.panel.say(said)
+        self.table.value = f'<div class="mk-superposition">{_arrows(vectors)}{_overlaps(vectors)}</div>'
 
     def _ipython_display_(self) -> None:
-        show_live(self.box, "Superposition explorer", gallery_table(self.gallery))
+        self.panel.show(gallery_table(self.gallery))
 
 
 def _draw_arrows(ax: Axes, vectors: np.ndarray, title: str) -> None:
