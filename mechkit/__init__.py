@@ -167,6 +167,7 @@ _NAMES = {
     ),
     "course.lesson": ("lesson",),
     "course.dashboard": ("dashboard",),
+    "course.glossary": ("glossary",),
     "course.selftest": ("self_test",),
 }
 _HOMES = {name: f"mechkit.{home}" for home, names in _NAMES.items() for name in names}

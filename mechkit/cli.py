@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-WORK_FOLDER = Path("mechkit-work")
+WORK_FOLDER, SITE_FOLDER = Path("mechkit-work"), Path("mechkit-site")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     how = one.add_mutually_exclusive_group()
     how.add_argument("--execute", action="store_true", help="run the solutions first and store their outputs")
     how.add_argument("--check", action="store_true", help="write nothing; say what differs")
+
+    one = _command(commands, site, "write the solved course as a web site (in a checkout)", "mechkit site my-site")
+    one.add_argument("folder", metavar="OUT", nargs="?", type=Path, default=SITE_FOLDER, help="where the site goes")
 
     _for_instructors(commands)
 
@@ -215,15 +218,25 @@ def report(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> int:
-    from mechkit.course import authoring
+    from mechkit.course import authoring, pages
 
     root = _checkout()
     if options.check:
-        problems = authoring.check(root, options.names)
+        problems = authoring.check(root, options.names) + pages.check(root)
         print(*problems, sep="\n", end="\n" if problems else "")
         return 1 if problems else 0
-    for path in authoring.build(root, options.names, execute=options.execute):
+    for path in [*authoring.build(root, options.names, execute=options.execute), *pages.write(root)]:
         print(path.relative_to(root))
+    return 0
+
+
+def site(options: argparse.Namespace) -> int:
+    try:
+        from mechkit.course.site import build_site
+    except ImportError as error:
+        raise ValueError(f'wanted Sphinx to write a site with ({error}): pip install -e ".[site]"') from error
+
+    print(build_site(_checkout(), options.folder))
     return 0
 
 

@@ -14,7 +14,7 @@ from mechkit.course import authoring, doctor, progress, workspace
 from mechkit.course.doctor import Check
 from mechkit.network import assets
 
-COMMANDS = ("lab", "doctor", "fetch", "progress", "report", "build", "grade", "export", "exercises", "bench")
+COMMANDS = ("lab", "doctor", "fetch", "progress", "report", "build", "site", "grade", "export", "exercises", "bench")
 
 
 def failing(error):
@@ -164,6 +164,14 @@ def test_build_uses_the_checkout_that_we_stand_in(monkeypatch, capsys, tmp_path)
     assert cli.main(["build", "--execute", "04"]) == 0
     assert asked == [(tmp_path, ["04"], True)]
     assert capsys.readouterr().out.replace("\\", "/") == "chapters/04_logit_lens.ipynb\n"
+
+
+def test_a_site_without_sphinx_says_what_to_install(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "mechkit.course.site", None)
+    assert cli.main(["site", str(tmp_path / "out")]) == 1
+    assert "wanted Sphinx to write a site" in (said := capsys.readouterr().err)
+    assert 'pip install -e ".[site]"' in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_exercises_are_listed(capsys):

@@ -17,7 +17,7 @@ ROOMS = {
     " < probe_results counterfacts patching_results < fact_results sae < labels < dictionaries",
     "show": "captions < style < plots words circuits features attention < explorers",
     "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report dashboard lesson"
-    " < proofreading workspace selftest < authoring < bench rivals sae_rivals doctor",
+    " < proofreading workspace selftest < authoring glossary < bench rivals sae_rivals doctor pages < site",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"
     " handout < grade < classroom exports cluster < session bench",
     "cli": "",

