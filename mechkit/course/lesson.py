@@ -167,7 +167,7 @@ class Lesson:
         return self._show(Card("right" if right else "wrong", title, tuple(replies)))
 
     def summary(self) -> None:
-        """Say what is done in this chapter and what is still open."""
+        """Say what is done in this chapter and what is still open; in JupyterLab, offer to shut the kernel down."""
         record = self.progress.read()["exercises"]
         done = [each for each in self.chapter.exercises if record.get(each.id, {}).get("status") == "passed"]
         points = sum(record[each.id].get("points", 0.0) for each in done)
@@ -176,6 +176,7 @@ class Lesson:
         lines = (f"{points:g} of {total:g} points.", f"Still open: {rest}." if rest else "Every exercise is solved.")
         title = f"Chapter {self.chapter.number}, {self.chapter.title}: {len(done)} of {len(self.chapter.exercises)}"
         self._show(Card("quiet" if rest else "right", title, lines))
+        cards.offer_shutdown()
 
     def _judge(self, exercise: Exercise, function: Any) -> Verdict:
         earlier = self.chapter.before(exercise)
