@@ -146,14 +146,15 @@ def lab(options: argparse.Namespace) -> int:
     from mechkit.course.workspace import copy_chapters, open_lab
     from mechkit.network.assets import AssetError, default_model
 
-    for action, names in asdict(copy_chapters(options.folder)).items():
-        print(*(f"{action} {options.folder / name}" for name in names), sep="\n", end="\n" if names else "")
+    folder = options.folder.expanduser()
+    copied = copy_chapters(folder)
+    print(f"Your work folder is {folder.absolute()}.", *str(copied).splitlines(), sep="\n", flush=True)
     if not os.environ.get("MECHKIT_MODEL"):
         try:
             default_model()
         except AssetError as error:
             print(f"mechkit: {error}", file=sys.stderr)
-    return open_lab(options.folder, browser=not options.no_browser)
+    return open_lab(folder, browser=not options.no_browser)
 
 
 def doctor(options: argparse.Namespace) -> int:

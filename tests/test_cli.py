@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -217,7 +218,17 @@ def opened(monkeypatch):
 def test_lab_copies_the_chapters_and_opens_them(opened, capsys):
     assert cli.main(["lab"]) == cli.main(["lab", "mine", "--no-browser"]) == 0
     assert opened.calls == [("mechkit-work", True), ("mine", False)]
-    assert "added" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"Your work folder is {Path('mine').absolute()}.",
+        "New: 00_start_here.ipynb.",
+    ]
+
+
+def test_a_folder_that_lab_cannot_use_is_a_sentence_and_nothing_is_opened(opened, monkeypatch, capsys):
+    monkeypatch.setattr(workspace, "copy_chapters", failing(ValueError("name another folder")))
+    assert cli.main(["lab", "other"]) == 1
+    assert capsys.readouterr() == ("", "mechkit: name another folder\n")
+    assert not opened.calls
 
 
 def test_lab_opens_without_a_model_and_says_why(opened, monkeypatch, capsys):
