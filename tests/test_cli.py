@@ -195,6 +195,16 @@ def test_a_bench_prints_what_it_found(found, text, monkeypatch, capsys):
     assert capsys.readouterr().out == text
 
 
+def test_a_bench_that_is_over_its_bar_is_exit_code_1(monkeypatch, capsys):
+    asked, found = [], {"chapters": [{"chapter": "04", "peak_mb": 1700}], "over": ["04 takes too much."]}
+    monkeypatch.setitem(cli.BENCHES, "chapters", lambda names: asked.append(names) or found)
+    assert cli.main(["bench", "chapters", "04", "--json"]) == cli.main(["bench", "chapters", "04"]) == 1
+    assert asked == [["04"], ["04"]]
+    assert capsys.readouterr().out.endswith("chapter: 04  peak_mb: 1700\n04 takes too much.\n")
+    assert cli.main(["bench", "cache", "04"]) == 1
+    assert "go with `mechkit bench chapters`" in capsys.readouterr().err
+
+
 def test_a_bench_of_grading_takes_a_number_of_notebooks(monkeypatch, capsys):
     monkeypatch.setitem(cli.BENCHES, "grading", lambda notebooks: {"ratios": {"notebooks": notebooks}})
     assert cli.main(["bench", "grading", "--notebooks", "30"]) == 0
