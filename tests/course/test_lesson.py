@@ -323,7 +323,7 @@ def test_without_its_model_a_check_says_so_and_records_nothing(notebook, told, m
         "  Nothing was recorded.\n"
     )
     assert entry("deep") == {}
-    monkeypatch.setattr(module, "load_model", lambda name: "a model")
+    monkeypatch.setattr(Lesson.__dict__["model"], "func", lambda self: "the model")  # fetched since
     assert "99.4 deep · passed" in told(here.check, notebook["deep"])
 
 
