@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = _command(commands, bench, "measure how fast something is", "mechkit bench cache --json")
     one.add_argument("name", choices=sorted(BENCHES), help="what to measure")
+    one.add_argument("names", metavar="NN", nargs="*", help='chapters to measure, such as "04"; all if none is given')
     one.add_argument("--notebooks", metavar="N", type=int, help="how many are graded (default: 3, for memory 300)")
     _json(one)
     return top
@@ -149,14 +150,15 @@ def lab(options: argparse.Namespace) -> int:
     from mechkit.course.workspace import copy_chapters, open_lab
     from mechkit.network.assets import AssetError, default_model
 
-    for action, names in asdict(copy_chapters(options.folder)).items():
-        print(*(f"{action} {options.folder / name}" for name in names), sep="\n", end="\n" if names else "")
+    folder = options.folder.expanduser()
+    copied = copy_chapters(folder)
+    print(f"Your work folder is {folder.absolute()}.", *str(copied).splitlines(), sep="\n", flush=True)
     if not os.environ.get("MECHKIT_MODEL"):
         try:
             default_model()
         except AssetError as error:
             print(f"mechkit: {error}", file=sys.stderr)
-    return open_lab(options.folder, browser=not options.no_browser)
+    return open_lab(folder, browser=not options.no_browser)
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -296,10 +298,15 @@ def bench(options: argparse.Namespace) -> int:
     given = {} if options.notebooks is None else {"notebooks": options.notebooks}
     if given and (not options.name.startswith("grading") or options.notebooks < 1):
         raise ValueError("--notebooks N, at least 1, goes with grading and grading-memory")
+    if options.names:
+        if options.name != "chapters":
+            raise ValueError(f"names of chapters ({', '.join(options.names)}) go with `mechkit bench chapters`")
+        given = {"names": options.names}
     found = BENCHES[options.name](**given)
+    over = found.get("over", [])
     if options.json:
         print(json.dumps(found, indent=1))
-        return 0
+        return 1 if over else 0
     for name, value in found.items():
         if isinstance(value, list):
             lines = value
@@ -307,8 +314,8 @@ def bench(options: argparse.Namespace) -> int:
             numbers = value if isinstance(value, dict) else {name: value}
             lines = [{key: f"{each:.3g}" for key, each in numbers.items()}]
         for line in lines:
-            print("  ".join(f"{key}: {each}" for key, each in line.items()))
-    return 0
+            print(line if isinstance(line, str) else "  ".join(f"{key}: {each}" for key, each in line.items()))
+    return 1 if over else 0
 
 
 def _bench_cache() -> dict[str, Any]:
@@ -317,12 +324,11 @@ def _bench_cache() -> dict[str, Any]:
     return {"ratios": {"cached run / bare forward": cache_ratio()}}
 
 
-def _bench_chapters() -> dict[str, Any]:
+def _bench_chapters(names: Sequence[str] = ()) -> dict[str, Any]:
     from mechkit.course import authoring
-    from mechkit.course.bench import chapter_cost, slowness
+    from mechkit.course.bench import course_costs
 
-    paths = authoring.solution_paths(_checkout())
-    return {"slowness": slowness(), "chapters": [chapter_cost(path) for path in paths]}
+    return course_costs(authoring.solution_paths(_checkout(), names))
 
 
 def _bench_patching() -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mechkit.course.workspace import FIRST
+
 ROOT = Path(__file__).parents[1]
 LINES = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
 
@@ -34,6 +36,12 @@ def test_weights_are_fetched_while_the_image_is_built():
     script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8").splitlines()
     assert script[0] == "#!/bin/bash"
     assert script.index("set -e") < script.index("mechkit fetch")
+
+
+def test_the_readmes_badge_opens_the_first_chapter():
+    [opened] = re.findall(r"mybinder\.org/v2/\S+urlpath=lab/tree/([^)\s]+)", (ROOT / "README.md").read_text("utf-8"))
+    assert opened == f"chapters/{FIRST}"
+    assert (ROOT / opened).is_file()
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from mechkit.course import authoring
-from mechkit.course.bench import slowness, watched_cost
-from mechkit.course.exercises import find_chapter
+from mechkit.course.bench import PEAK_MB, slowness, watched_cost
+from mechkit.course.exercises import NUMBERS, find_chapter
 from mechkit.network import assets
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +23,7 @@ each_solution = pytest.mark.parametrize("path", SOLUTIONS, ids=[path.stem for pa
 
 # Of a solved chapter, start to end: the weights stay on disk and are shared, the rest is anonymous. The seconds are
 # those of two processors with nothing else to do.
-BARS = {"peak_mb": 1.6 * 1024, "anonymous_mb": 0.9 * 1024}
+BARS = {"peak_mb": PEAK_MB, "anonymous_mb": 0.9 * 1024}
 SECONDS = 90
 
 # A figure is not compared: its bytes differ between releases of matplotlib, and its table, digit for digit, between
@@ -86,6 +86,34 @@ def test_notebook_and_catalogue_agree_on_exercises_and_points(path):
     graded = [cell.metadata.nbgrader for cell in cells if cell.metadata.get("nbgrader", {}).get("grade")]
     points = {meta.grade_id.removesuffix("_check"): meta.points for meta in graded}
     assert points == {exercise.id: exercise.points for exercise in find_chapter(path.stem[:2]).exercises}
+
+
+@each_solution
+def test_the_chapter_opens_with_its_question_and_ends_with_the_next_one(path):
+    chapter, cells = find_chapter(path.stem[:2]), authoring.read(path).cells
+    assert chapter.notebook == path.stem
+    assert cells[0].source.startswith(f"# {chapter.number} · {capital(chapter.title)}\n\n**{chapter.question}**\n")
+    assert cells[-1].source == "lesson.summary()"
+    following = SOLUTIONS[(SOLUTIONS.index(path) + 1) % len(SOLUTIONS)].stem
+    after = find_chapter(following[:2])
+    assert f"[{after.number} · {capital(after.title)}]({following}.ipynb)" in cells[-2].source
+    assert after.question in cells[-2].source or after.number == "00"
+    assert "*Kernel ▸ Shut Down Kernel*" in cells[-2].source
+
+
+def test_the_map_and_the_readme_name_every_chapter():
+    [map_] = [cell.source for cell in authoring.read(SOLUTIONS[0]).cells if cell.id == "map"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for chapter in map(find_chapter, NUMBERS):
+        facts = f" | {chapter.question} | {chapter.minutes} | "
+        here = f"[{chapter.title}]({chapter.notebook}.ipynb)" if chapter.number != "00" else "Start here: you are here"
+        assert f"| {chapter.number} | {here}{facts}{', '.join(chapter.needs)} |\n" in map_
+        assert f"| {chapter.number} | {chapter.notebook[3:].replace('_', ' ')}{facts}" in readme
+        assert all(needed < chapter.number for needed in chapter.needs)
+
+
+def capital(title):
+    return title[0].upper() + title[1:]
 
 
 def solve(path, folder):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -202,6 +203,16 @@ def test_a_bench_prints_what_it_found(found, text, monkeypatch, capsys):
     assert capsys.readouterr().out == text
 
 
+def test_a_bench_that_is_over_its_bar_is_exit_code_1(monkeypatch, capsys):
+    asked, found = [], {"chapters": [{"chapter": "04", "peak_mb": 1700}], "over": ["04 takes too much."]}
+    monkeypatch.setitem(cli.BENCHES, "chapters", lambda names: asked.append(names) or found)
+    assert cli.main(["bench", "chapters", "04", "--json"]) == cli.main(["bench", "chapters", "04"]) == 1
+    assert asked == [["04"], ["04"]]
+    assert capsys.readouterr().out.endswith("chapter: 04  peak_mb: 1700\n04 takes too much.\n")
+    assert cli.main(["bench", "cache", "04"]) == 1
+    assert "go with `mechkit bench chapters`" in capsys.readouterr().err
+
+
 def test_a_bench_of_grading_takes_a_number_of_notebooks(monkeypatch, capsys):
     monkeypatch.setitem(cli.BENCHES, "grading", lambda notebooks: {"ratios": {"notebooks": notebooks}})
     assert cli.main(["bench", "grading", "--notebooks", "30"]) == 0
@@ -225,7 +236,17 @@ def opened(monkeypatch):
 def test_lab_copies_the_chapters_and_opens_them(opened, capsys):
     assert cli.main(["lab"]) == cli.main(["lab", "mine", "--no-browser"]) == 0
     assert opened.calls == [("mechkit-work", True), ("mine", False)]
-    assert "added" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"Your work folder is {Path('mine').absolute()}.",
+        "New: 00_start_here.ipynb.",
+    ]
+
+
+def test_a_folder_that_lab_cannot_use_is_a_sentence_and_nothing_is_opened(opened, monkeypatch, capsys):
+    monkeypatch.setattr(workspace, "copy_chapters", failing(ValueError("name another folder")))
+    assert cli.main(["lab", "other"]) == 1
+    assert capsys.readouterr() == ("", "mechkit: name another folder\n")
+    assert not opened.calls
 
 
 def test_lab_opens_without_a_model_and_says_why(opened, monkeypatch, capsys):

@@ -16,8 +16,9 @@ ROOMS = {
     "data": "corpus openings prompts topics facts ioi published words lexicon < sampling properties"
     " < probe_results counterfacts patching_results < fact_results sae < labels < dictionaries",
     "show": "captions < style < plots words circuits features attention < explorers",
-    "course": "exercise regions scope < answer compare < checks < exercises < progress cards < report dashboard lesson"
-    " < proofreading workspace selftest < authoring glossary < bench rivals sae_rivals doctor pages < site",
+    "course": "exercise regions scope absence guesses < answer compare < checks < exercises < progress cards"
+    " < report dashboard lesson < proofreading workspace selftest < authoring glossary < bench rivals sae_rivals"
+    " doctor pages < site",
     "grading": "inside submission process folders < sandbox collect < replies judge setting records reports"
     " handout < grade < classroom exports cluster < session bench",
     "cli": "",

@@ -9,10 +9,11 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import torch
@@ -27,6 +28,9 @@ ROUNDS = 15
 
 TEXT = (8, 128)  # prompts and tokens of the pass that `slowness` times
 PASS = 1.9  # its seconds on two processors with nothing else to do, where the budgets were set
+
+# what Binder gives to a visitor: 2 GB, of which the system and JupyterLab take their part, and an hour of one processor
+PEAK_MB, COURSE_CPU_SECONDS = 1.6 * 1024, 3600
 
 LOOK = 0.02  # seconds between two looks at a process
 MB = 2**20
@@ -82,6 +86,35 @@ def _seconds(action: Callable[[], None]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def course_costs(solutions: Sequence[Path]) -> dict[str, Any]:
+    """What each of these chapters takes, what they take together, and a sentence for whatever is over its bar.
+
+    Raises: OSError or ValueError as `chapter_cost`.
+    """
+    chapters = [chapter_cost(path) for path in solutions]
+    total = sum(each["cpu_seconds"] for each in chapters)
+    return {
+        "slowness": slowness(),
+        "chapters": chapters,
+        "bars": {"peak_mb": PEAK_MB, "course_cpu_seconds": COURSE_CPU_SECONDS},
+        "course_cpu_seconds": round(total, 1),
+        "over": over_bars(chapters),
+    }
+
+
+def over_bars(chapters: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each chapter that takes too much memory, and for a course that takes too much time."""
+    over = [
+        f"{each['chapter']} takes {each['peak_mb']} MB at its peak; the bar is {PEAK_MB:.0f} MB."
+        for each in chapters
+        if each["peak_mb"] > PEAK_MB
+    ]
+    total = sum(each["cpu_seconds"] for each in chapters)
+    if total > COURSE_CPU_SECONDS:
+        over.append(f"The course takes {total:.0f} CPU-seconds; the bar is {COURSE_CPU_SECONDS}.")
+    return over
 
 
 def chapter_cost(solution: Path) -> dict[str, str | int | float]:

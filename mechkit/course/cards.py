@@ -14,11 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from mechkit.show.captions import Twin
+
 Tone = Literal["right", "wrong", "quiet"]
 
 # readable on JupyterLab's light and dark backgrounds alike; the colours are Okabe and Ito's
 COLOURS = {"right": "#009E73", "wrong": "#D55E00", "quiet": "#7F7F7F"}
 MARKS = {"right": "✓", "wrong": "✗", "quiet": "○"}
+SHUTDOWN = Twin(
+    html='<p><button type="button" class="jp-mod-styled" data-commandlinker-command="kernelmenu:shutdown">'
+    "Shut this kernel down</button> It gives this chapter's memory back, and the notebook then says <i>No Kernel</i>. "
+    "What you wrote and your progress stay.</p>",
+    text="Kernel ▸ Shut Down Kernel gives this chapter's memory back. What you wrote and your progress stay.",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Card:
         )
 
 
-def show(card: Card) -> None:
+def show(card: Card | Twin) -> None:
     """Display a card in a notebook, or print its text anywhere else."""
     interactive = sys.modules.get("IPython")
     if interactive and interactive.get_ipython() is not None:
@@ -60,6 +68,15 @@ def show(card: Card) -> None:
     else:
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         print(str(card).encode(encoding, "replace").decode(encoding))  # not every console knows ✗
+
+
+def offer_shutdown() -> None:
+    """In a live JupyterLab, a button that shuts this notebook's kernel down; elsewhere nothing.
+
+    The button names JupyterLab's own command (its "command linker" runs it): no script, no address, no token.
+    """
+    if "JPY_SESSION_NAME" in os.environ and "VSCODE_PID" not in os.environ:
+        show(SHUTDOWN)
 
 
 @contextlib.contextmanager

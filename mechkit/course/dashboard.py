@@ -24,6 +24,7 @@ class Standing:
     """How far one chapter is.
 
     Args:
+        state: "done" if every exercise has passed, "begun" if anything was tried, else "".
         passed: How many of its exercises.
         points: Earned, of `worth`.
         right: Predictions that were right, of the `seen` ones, whose outcome is known.
@@ -31,6 +32,7 @@ class Standing:
     """
 
     chapter: Chapter
+    state: str
     passed: int
     points: float
     worth: float
@@ -43,7 +45,7 @@ def dashboard() -> Twin:
     """Chapters, exercises, points, predictions and claims, as far as you are: a table, and what it comes to."""
     record = Progress().read()
     here = [standing(find_chapter(name), record) for name in NUMBERS]
-    rows = [("chapter", "exercises", "points", "predictions right", "claim"), *map(_row, here), _total(here)]
+    rows = [("chapter", "so far", "exercises", "points", "predictions right", "claim"), *map(_row, here), _total(here)]
     told = calibration(record)
     page = f"{table_html(rows, caption='Your course')}<p>{told}</p>"
     return Twin(page, f"{table_text(rows)}\n\n{told}")
@@ -57,6 +59,7 @@ def standing(chapter: Chapter, record: Mapping[str, Any]) -> Standing:
     claim = record["claims"].get(chapter.number, {}).get("right")
     return Standing(
         chapter,
+        state="done" if len(passed) == len(entries) else "begun" if _is_begun(chapter, record) else "",
         passed=len(passed),
         points=sum(entry.get("points", 0.0) for entry in passed),
         worth=sum(each.points for each in chapter.exercises),
@@ -131,9 +134,17 @@ def undo() -> str:
     return back[0]
 
 
+def _is_begun(chapter: Chapter, record: Mapping[str, Any]) -> bool:
+    """Whether anything was tried, guessed or claimed; a check of an untouched stub is no try."""
+    entries = (record["exercises"].get(each.id, {}) for each in chapter.exercises)
+    tried = any(entry.get("hints") or entry.get("status", "not attempted") != "not attempted" for entry in entries)
+    return tried or chapter.number in {name[:2] for part in ("predictions", "claims") for name in record[part]}
+
+
 def _row(here: Standing) -> tuple[str, ...]:
     return (
         f"{here.chapter.number} {here.chapter.title}",
+        here.state,
         f"{here.passed} of {len(here.chapter.exercises)}",
         f"{here.points:g} of {here.worth:g}",
         f"{here.right} of {here.seen}" if here.seen else "",
@@ -145,6 +156,7 @@ def _total(here: list[Standing]) -> tuple[str, ...]:
     exercises = sum(len(each.chapter.exercises) for each in here)
     return (
         "in all",
+        f"{sum(each.state == 'done' for each in here)} of {len(here)} done",
         f"{sum(each.passed for each in here)} of {exercises}",
         f"{sum(each.points for each in here):g} of {sum(each.worth for each in here):g}",
         f"{sum(each.right for each in here)} of {sum(each.seen for each in here)}",

@@ -182,12 +182,22 @@ class Claim:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter's exercises in the order in which they are met, and its claim card."""
+    """A chapter's exercises in the order in which they are met, its claim card, and its place in the course.
+
+    Args:
+        notebook: The name of its file, "04_logit_lens".
+        minutes: About how long it takes.
+        needs: The numbers of the chapters that it builds on.
+    """
 
     number: str
     title: str
     exercises: Sequence[Exercise]
     claim: Claim
+    notebook: str = ""
+    question: str = ""
+    minutes: int = 0
+    needs: Sequence[str] = ()
 
     def before(self, exercise: Exercise) -> Sequence[Exercise]:
         """The exercises that are met before this one, whose answers its answer may call."""

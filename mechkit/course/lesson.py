@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from numbers import Number
 from typing import Any
 
 from mechkit.course import cards
+from mechkit.course.absence import explained
 from mechkit.course.cards import Card
 from mechkit.course.checks import Surroundings, Verdict, check
 from mechkit.course.exercise import MODEL, Chapter, Exercise, Option
 from mechkit.course.exercises import find_chapter
+from mechkit.course.guesses import compare_guess, is_another_kind, is_near, plain, said
 from mechkit.course.progress import Progress
 from mechkit.course.scope import imports_of
+from mechkit.network.downloads import OneSentence
 from mechkit.network.loading import load_model
 from mechkit.network.model import LanguageModel
 from mechkit.show import style
@@ -33,7 +35,13 @@ def lesson(number: str, model: str | None = None) -> "Lesson":
     """
     style.apply()
     caller = sys._getframe(1)
-    return Lesson(find_chapter(number), caller.f_globals, setup=caller.f_code.co_filename, model_name=model)
+    opened = Lesson(find_chapter(number), caller.f_globals, setup=caller.f_code.co_filename, model_name=model)
+    opened.welcome_back()
+    return opened
+
+
+class UnknownExercise(OneSentence, ValueError):
+    """A name that no exercise of the chapter has; the message lists those that there are."""
 
 
 class Lesson:
@@ -58,8 +66,19 @@ class Lesson:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model that the chapter takes apart, loaded when first asked for."""
-        return load_model(self._model_name)
+        """The model that the chapter takes apart, loaded when first asked for.
+
+        Raises: AssetError or ModelError, one sentence, if it cannot be had; later cells then say so too.
+        """
+        with explained():
+            return load_model(self._model_name)
+
+    def welcome_back(self) -> None:
+        """To whoever has passed an exercise of this chapter before: what is kept, and what a new kernel has lost."""
+        if done := self._done():
+            title = f"Chapter {self.chapter.number}, welcome back: {len(done)} of {len(self.chapter.exercises)} passed"
+            line = "Your progress is kept. A new kernel knows none of your answers: run their cells and checks again, "
+            self._show(Card("quiet", title, (f"{line}and later cells use them.",)))
 
     def check(self, answer: Any) -> float | None:
         """Judge an answer and show the verdict; under nbgrader, also return its points.
@@ -70,8 +89,13 @@ class Lesson:
         exercise, function = self._asked(answer)
         if exercise is None:
             return 0.0 if _is_graded() else None
-        with cards.nothing_on_stderr() if _is_graded() else contextlib.nullcontext():
-            verdict = self._judge(exercise, function)
+        try:
+            with cards.nothing_on_stderr() if _is_graded() else contextlib.nullcontext():
+                verdict = self._judge(exercise, function)
+        except OneSentence as error:
+            lines = (f"This check takes the model: {error}.", "Nothing was recorded.")
+            self._show(Card("wrong", f"{self._label(exercise)} · no model", lines))
+            return 0.0 if _is_graded() else None
         entry = self._record(exercise, verdict)
         if verdict.usable:
             self._passed[exercise.name] = verdict.usable
@@ -116,7 +140,7 @@ class Lesson:
         """Record a guess before the result is seen; `...` means not guessed yet."""
         if any(value is ... for value in guess.values()):
             return self._show(Card("quiet", f"Prediction {name}: no guess yet", ("A wrong guess teaches too.",)))
-        entry: dict = {"guess": {part: _plain(value) for part, value in guess.items()}}
+        entry: dict = {"guess": {part: plain(value) for part, value in guess.items()}}
 
         def record(progress: dict) -> None:
             before = progress["predictions"].setdefault(f"{self.chapter.number}_{name}", entry)
@@ -124,9 +148,9 @@ class Lesson:
             entry.update(before)
 
         self.progress.change(record)
-        said = ", ".join(f"{part} = {_said(value)}" for part, value in entry["guess"].items())
+        guessed = ", ".join(f"{part} = {said(value)}" for part, value in entry["guess"].items())
         told = "Your first guess stays: you have seen the outcome." if "outcome" in entry else "Recorded. Now look."
-        return self._show(Card("quiet", f"Prediction {name}: {said}", (told,)))
+        return self._show(Card("quiet", f"Prediction {name}: {guessed}", (told,)))
 
     def outcome(self, name: str, *, within: float = 0.0, **truth: Any) -> None:
         """Say what a prediction's truth turned out to be, and how far the guess was.
@@ -136,10 +160,10 @@ class Lesson:
         """
         key = f"{self.chapter.number}_{name}"
         guess = self.progress.read()["predictions"].get(key, {}).get("guess", {})
-        truth = {part: _plain(value) for part, value in truth.items()}
-        lines = [_compare_guess(part, guess.get(part), value, within) for part, value in truth.items()]
-        right = bool(guess) and all(_is_near(guess.get(part), value, within) for part, value in truth.items())
-        comparable = bool(guess) and not any(_is_another_kind(guess.get(part), truth[part]) for part in truth)
+        truth = {part: plain(value) for part, value in truth.items()}
+        lines = [compare_guess(part, guess.get(part), value, within) for part, value in truth.items()]
+        right = bool(guess) and all(is_near(guess.get(part), value, within) for part, value in truth.items())
+        comparable = bool(guess) and not any(is_another_kind(guess.get(part), truth[part]) for part in truth)
 
         def record(progress: dict) -> None:
             if comparable:
@@ -161,21 +185,25 @@ class Lesson:
             return self._show(Card("quiet", f"Claim {self.chapter.number} · not filled in yet", _offer(parts)))
         replies = [_reply(name, choice, options) for name, choice, options in parts]
         right = all(_is_one_of(options, choice) and options[choice].right for _, choice, options in parts)
-        entry = {name: _plain(choice) for name, choice, _ in parts} | {"right": right}
+        entry = {name: plain(choice) for name, choice, _ in parts} | {"right": right}
         self.progress.change(lambda progress: progress["claims"].update({self.chapter.number: entry}))
         title = f"Claim {self.chapter.number} · {'supported' if right else 'not what the chapter shows'}"
         return self._show(Card("right" if right else "wrong", title, tuple(replies)))
 
     def summary(self) -> None:
-        """Say what is done in this chapter and what is still open."""
-        record = self.progress.read()["exercises"]
-        done = [each for each in self.chapter.exercises if record.get(each.id, {}).get("status") == "passed"]
-        points = sum(record[each.id].get("points", 0.0) for each in done)
+        """Say what is done in this chapter and what is still open; in JupyterLab, offer to shut the kernel down."""
+        done = self._done()
+        points = sum(self._entry(each).get("points", 0.0) for each in done)
         total = sum(each.points for each in self.chapter.exercises)
         rest = ", ".join(each.name for each in self.chapter.exercises if each not in done)
         lines = (f"{points:g} of {total:g} points.", f"Still open: {rest}." if rest else "Every exercise is solved.")
         title = f"Chapter {self.chapter.number}, {self.chapter.title}: {len(done)} of {len(self.chapter.exercises)}"
         self._show(Card("quiet" if rest else "right", title, lines))
+        cards.offer_shutdown()
+
+    def _done(self) -> list[Exercise]:
+        record = self.progress.read()["exercises"]
+        return [each for each in self.chapter.exercises if record.get(each.id, {}).get("status") == "passed"]
 
     def _judge(self, exercise: Exercise, function: Any) -> Verdict:
         earlier = self.chapter.before(exercise)
@@ -203,7 +231,7 @@ class Lesson:
         """The exercise of this name; where there is none, a card says which there are."""
         try:
             return self._exercise(name)
-        except ValueError as error:
+        except UnknownExercise as error:
             return self._show(Card("wrong", "No such exercise", (f"{error}.",)))
 
     def _exercise(self, name: str) -> Exercise:
@@ -211,7 +239,7 @@ class Lesson:
             if name in (exercise.name, exercise.id):
                 return exercise
         known = ", ".join(each.name for each in self.chapter.exercises)
-        raise ValueError(f"chapter {self.chapter.number} has no exercise {name!r}; its exercises are {known}")
+        raise UnknownExercise(f"chapter {self.chapter.number} has no exercise {name!r}; its exercises are {known}")
 
     def _label(self, exercise: Exercise) -> str:
         place = [each.id for each in self.chapter.exercises].index(exercise.id) + 1
@@ -260,7 +288,7 @@ def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
     if verdict.passed:
         entry["points"] = exercise.worth(entry.get("tries", 0))
         if exercise.kind == "finding":
-            entry["found"] = _plain(verdict.results[0])  # for the report card
+            entry["found"] = plain(verdict.results[0])  # for the report card
     elif verdict.status == "failed" and not (exercise.choice and verdict.stage in ("running", "type", "shape")):
         # a slip in the code of a choice is not a wrong choice
         entry["tries"] = entry.get("tries", 0) + 1
@@ -270,39 +298,6 @@ def _add(entry: dict, exercise: Exercise, verdict: Verdict) -> None:
 
 def _is_graded() -> bool:
     return "NBGRADER_EXECUTION" in os.environ
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON holds it, so that what was guessed today compares with what is true tomorrow."""
-    if hasattr(value, "tolist"):  # torch's and NumPy's numbers
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value if isinstance(value, str | bool | int | float) else str(value)
-
-
-def _said(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else f"{value}"
-
-
-def _is_near(guess: Any, truth: Any, within: float) -> bool:
-    if isinstance(truth, Number) and isinstance(guess, Number):
-        return abs(float(guess) - float(truth)) <= within
-    return guess == truth
-
-
-def _is_another_kind(guess: Any, truth: Any) -> bool:
-    """Whether words were guessed where the truth is a number."""
-    return isinstance(truth, Number) and isinstance(guess, str)
-
-
-def _compare_guess(part: str, guess: Any, truth: Any, within: float) -> str:
-    if guess is None:
-        return f"{part} is {_said(truth)}. You had not guessed."
-    if _is_another_kind(guess, truth):
-        return f"{part} is {_said(truth)}, a number; you said {guess!r}, which does not compare: it does not count."
-    verdict = "Right." if _is_near(guess, truth, within) else "Not this time: what made you expect otherwise?"
-    return f"{part} is {_said(truth)}; you said {_said(guess)}. {verdict}"
 
 
 def _offer(parts: list[tuple[str, Any, dict[str, Option]]]) -> tuple[str, ...]:

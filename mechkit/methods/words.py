@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechkit.network.downloads import OneSentence
 from mechkit.network.model import LanguageModel
 
 GLOVE = "GloVe 6B 50d"
@@ -27,15 +28,12 @@ BLOCK = 10_000  # words taken at a time
 COMMON = 100_000  # words among which a distant spelling is looked for
 
 
-class UnknownWord(ValueError):
-    """A word without a vector; `suggestions` are the nearest spellings. A notebook shows only the sentence."""
+class UnknownWord(OneSentence, ValueError):
+    """A word without a vector; `suggestions` are the nearest spellings."""
 
     def __init__(self, sentence: str, suggestions: Sequence[str] = ()):
         super().__init__(sentence)
         self.suggestions = list(suggestions)
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
 
 
 class WordVectors:

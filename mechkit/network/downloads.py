@@ -22,7 +22,14 @@ from types import MappingProxyType
 from tqdm.auto import tqdm
 
 
-class AssetError(RuntimeError):
+class OneSentence(Exception):
+    """An error whose message says it all; a notebook shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class AssetError(OneSentence, RuntimeError):
     """A model could not be fetched, made or read; the message is one sentence for the learner."""
 
 

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 from mechkit.network.assets import default_model
+from mechkit.network.downloads import OneSentence
 from mechkit.network.model import LanguageModel
 from mechkit.network.sites import family_of
 from mechkit.network.tiny import tiny_model
@@ -29,11 +30,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # their numbers in g
 __all__ = ["LanguageModel", "ModelError", "keep_memory", "load_model", "tiny_model"]
 
 
-class ModelError(OSError, ValueError):
-    """A model that cannot be had, in one sentence; a notebook shows the sentence without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
+class ModelError(OneSentence, OSError, ValueError):
+    """A model that cannot be had, in one sentence."""
 
 
 def load_model(name: str | os.PathLike | None = None) -> LanguageModel:

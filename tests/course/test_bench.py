@@ -1,8 +1,17 @@
-"""What seconds are worth on this machine."""
+"""What seconds are worth on this machine, and what is over its bar."""
 
 import pytest
 
 from mechkit.course import bench
+
+
+def test_what_is_over_its_bar_is_said():
+    small, large = (
+        {"chapter": name, "peak_mb": mb, "cpu_seconds": 1700.0} for name, mb in (("04", 1638), ("08", 1700))
+    )
+    assert bench.over_bars([small, small]) == []
+    assert bench.over_bars([small, large]) == ["08 takes 1700 MB at its peak; the bar is 1638 MB."]
+    assert bench.over_bars([small, small, small]) == ["The course takes 5100 CPU-seconds; the bar is 3600."]
 
 
 @pytest.mark.slow

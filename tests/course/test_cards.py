@@ -4,8 +4,10 @@ import os
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from jupyterlab.commands import get_app_dir
 
 from mechkit.course import cards
 from mechkit.course.cards import Card, nothing_on_stderr, show
@@ -146,3 +148,27 @@ def test_stderr_is_back_after_an_exception(capfd):
 
 def test_every_tone_has_a_mark_and_a_colour():
     assert cards.MARKS.keys() == cards.COLOURS.keys()
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({"JPY_SESSION_NAME": "/work/04_logit_lens.ipynb"}, cards.SHUTDOWN.text + "\n"),
+        ({"JPY_SESSION_NAME": "/work/04_logit_lens.ipynb", "VSCODE_PID": "1"}, ""),
+        ({}, ""),
+    ],
+)
+def test_only_a_live_jupyterlab_is_offered_a_button(place, told, monkeypatch, capsys):
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    cards.offer_shutdown()
+    assert capsys.readouterr().out == told
+
+
+def test_the_button_names_a_command_that_this_jupyterlab_has():
+    [button] = [attributes for tag, attributes in Reader(cards.SHUTDOWN.html).elements if tag == "button"]
+    scripts = list((Path(get_app_dir()) / "static").glob("jlab_core.*.js"))
+    assert any(f'"{button["data-commandlinker-command"]}"' in each.read_text("utf-8") for each in scripts)
+    assert all('"commandlinker-command"' in each.read_text("utf-8") for each in scripts)

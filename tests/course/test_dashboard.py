@@ -40,6 +40,23 @@ def test_a_chapter_counts_what_was_written_down():
     assert standing(find_chapter("03"), DONE).claim == ""
 
 
+@pytest.mark.parametrize(
+    ("part", "entry", "state"),
+    [
+        ("exercises", {"04_rank_of": {"status": "not attempted", "tries": 0}}, ""),
+        ("exercises", {"04_rank_of": {"hints": 1}}, "begun"),
+        ("exercises", {"04_rank_of": {"status": "failed", "tries": 1}}, "begun"),
+        ("exercises", {each.id: {"status": "passed"} for each in find_chapter("04").exercises}, "done"),
+        ("predictions", {"04_one": {"guess": {"layer": 10}}}, "begun"),
+        ("claims", {"04": {"right": False}}, "begun"),
+    ],
+)
+def test_a_chapter_is_begun_by_what_the_learner_did_not_by_running_it(part, entry, state):
+    record = {"exercises": {}, "predictions": {}, "claims": {}} | {part: entry}
+    assert standing(find_chapter("04"), record).state == state
+    assert standing(find_chapter("03"), record).state == ""
+
+
 def test_predictions_are_weighed_by_their_outcomes():
     assert calibration(DONE) == (
         "2 of 5 predictions were right (40%). Of 3 numbers that you guessed, the middle one was off by a factor of "

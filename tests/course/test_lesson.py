@@ -11,9 +11,11 @@ from nbclient import NotebookClient
 
 from mechkit.course import lesson as module
 from mechkit.course import progress
+from mechkit.course.cards import SHUTDOWN
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Option
 from mechkit.course.lesson import Lesson
 from mechkit.course.progress import Progress
+from mechkit.network.loading import ModelError
 
 ROOT = Path(__file__).parents[2]
 
@@ -290,6 +292,39 @@ def test_a_disk_that_refuses_is_said_once_and_loses_nothing(notebook, tmp_path, 
 def test_a_summary_says_what_is_open(lesson, answer, told):
     answer(RIGHT)
     assert told(lesson.summary) == "○ Chapter 99, small: 1 of 4\n  2 of 10 points.\n  Still open: pick, again, deep.\n"
+
+
+def test_in_jupyterlab_a_summary_offers_to_shut_the_kernel_down(lesson, told, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "/work/99_small.ipynb")
+    monkeypatch.delenv("VSCODE_PID", raising=False)
+    assert told(lesson.summary).endswith(f"\n{SHUTDOWN.text}\n")
+
+
+def test_whoever_comes_back_is_told_what_was_kept(notebook, lesson, answer, told):
+    assert told(Lesson(CHAPTER, notebook).welcome_back) == ""
+    answer(WRONG)
+    assert told(Lesson(CHAPTER, notebook).welcome_back) == ""
+    answer(RIGHT)
+    assert told(Lesson(CHAPTER, notebook).welcome_back) == (
+        "○ Chapter 99, welcome back: 1 of 4 passed\n  Your progress is kept. A new kernel knows none of your answers: "
+        "run their cells and checks again, and later cells use them.\n"
+    )
+
+
+def test_without_its_model_a_check_says_so_and_records_nothing(notebook, told, monkeypatch):
+    def refuse(name):
+        raise ModelError("wanted a model; there is none: fetch it")
+
+    monkeypatch.setattr(module, "load_model", refuse)
+    here = Lesson(CHAPTER, notebook)
+    notebook.run("def deep(lm): return lm")
+    assert told(here.check, notebook["deep"]) == (
+        "✗ 99.4 deep · no model\n  This check takes the model: wanted a model; there is none: fetch it.\n"
+        "  Nothing was recorded.\n"
+    )
+    assert entry("deep") == {}
+    monkeypatch.setattr(Lesson.__dict__["model"], "func", lambda self: "the model")  # fetched since
+    assert "99.4 deep · passed" in told(here.check, notebook["deep"])
 
 
 # hints, solution, use -----------------------------------------------------------------------------------------

@@ -1205,6 +1205,9 @@ SELF_TEST = (
 CHAPTER = Chapter(
     number="00",
     title="Start here",
+    notebook="00_start_here",
+    question="What does it mean to understand a network?",
+    minutes=150,
     exercises=(
         PROBABILITIES,
         LOGIT_DIFFERENCE,

@@ -1089,6 +1089,10 @@ TIDY_NEURONS = Exercise(
 CHAPTER = Chapter(
     number="01",
     title="toy superposition",
+    notebook="01_toy_superposition",
+    question="How do more features than dimensions fit?",
+    minutes=120,
+    needs=("00",),
     exercises=(
         RECONSTRUCT,
         WEIGHTED_LOSS,

@@ -1046,6 +1046,10 @@ OWN_EMBEDDINGS = Exercise(
 CHAPTER = Chapter(
     number="02",
     title="word analogies",
+    notebook="02_word_analogies",
+    question="Is meaning a direction?",
+    minutes=120,
+    needs=("00",),
     exercises=(
         NEAREST,
         THREE_COS_ADD,

@@ -1474,6 +1474,10 @@ FAIR_CONTROL = Exercise(
 CHAPTER = Chapter(
     number="03",
     title="probes",
+    notebook="03_probes",
+    question="Is it readable, and is it used?",
+    minutes=160,
+    needs=("00",),
     exercises=(
         STANDARDISE,
         MEAN_DIFFERENCE,

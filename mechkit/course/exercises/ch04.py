@@ -1067,6 +1067,10 @@ READ_ELSEWHERE = Exercise(
 CHAPTER = Chapter(
     number="04",
     title="the logit lens",
+    notebook="04_logit_lens",
+    question="What would the model say if it stopped here?",
+    minutes=165,
+    needs=("00",),
     exercises=(
         RANK_OF,
         LOGIT_LENS,

@@ -1353,6 +1353,10 @@ STEEPEST_RISE = Exercise(
 CHAPTER = Chapter(
     number="05",
     title="induction heads",
+    notebook="05_induction_heads",
+    question="How does in-context copying work?",
+    minutes=150,
+    needs=("00",),
     exercises=(
         COPY_LOSSES,
         PREVIOUS_TOKEN_SCORE,

@@ -1511,6 +1511,10 @@ RIVAL = Exercise(
 CHAPTER = Chapter(
     number="06",
     title="indirect object identification",
+    notebook="06_indirect_object_identification",
+    question="Can we name the parts of a circuit?",
+    minutes=160,
+    needs=("04", "05"),
     exercises=(
         PLACES,
         SPREAD,

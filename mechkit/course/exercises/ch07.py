@@ -1160,6 +1160,10 @@ FAIR_RECOVERY = Exercise(
 CHAPTER = Chapter(
     number="07",
     title="activation patching",
+    notebook="07_activation_patching",
+    question="Which state causes the answer?",
+    minutes=175,
+    needs=("00", "06"),
     exercises=(
         RECOVERY,
         BOTH_WAYS,

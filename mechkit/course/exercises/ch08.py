@@ -1421,6 +1421,10 @@ UPSTREAM = Exercise(
 CHAPTER = Chapter(
     number="08",
     title="sparse autoencoders",
+    notebook="08_sparse_autoencoders",
+    question="Which features does the model itself use?",
+    minutes=180,
+    needs=("00", "01"),
     exercises=(
         ENCODE,
         SAE_LOSS,

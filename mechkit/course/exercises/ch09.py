@@ -1185,6 +1185,10 @@ WORKS_ANYWAY = Exercise(
 CHAPTER = Chapter(
     number="09",
     title="facts",
+    notebook="09_facts",
+    question="Where is a fact, and can it be rewritten?",
+    minutes=170,
+    needs=("00", "07"),
     exercises=(
         RECOVERED,
         BLUR,
