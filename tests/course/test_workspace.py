@@ -95,7 +95,7 @@ def test_the_pages_that_chapters_link_to_come_along_and_are_not_overwritten_eith
     assert copy_chapters(target, source).added[-1] == "glossary.md"
     (target / "glossary.md").write_text("my words")
     (source / "glossary.md").write_text("more words")
-    assert copy_chapters(target, source) == Copied(offered=("glossary.md",))
+    assert copy_chapters(target, source) == Copied(kept=(("glossary.md", "glossary.new.md"),))
     assert files(target)["glossary.md"] == "my words"
     assert files(target)["glossary.new.md"] == "more words"
 
