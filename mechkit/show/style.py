@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
-from mechkit.show.captions import Twin, table_html, visible
+from mechkit.show.captions import Twin, scrolling, table_html, visible
 
 # Okabe and Ito's palette without its yellow, which is too pale for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -167,9 +167,8 @@ def figure_html(figure: Figure) -> str:
     """The figure as one HTML element: image, alt text, and its tables folded away under it."""
     alt, width = escape(alt_text(figure)), round(figure.get_figwidth() * CSS_PIXELS_PER_INCH)
     tables = "".join(table_html(ax.mechkit_caption[1], caption=_title(ax)) for ax in _captioned(figure))
-    folded = (
-        f'<details><summary>as a table</summary><div style="overflow:auto;max-height:24em">{tables}</div></details>'
-    )
+    box = scrolling(tables, name="The figure as a table", height="24em")
+    folded = f"<details><summary>as a table</summary>{box}</details>"
     return (
         f'<figure class="mechkit-figure" style="margin:0"><img alt="{alt}" width="{width}" '
         'style="max-width:100%;height:auto;background:white" '

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechkit.methods.editing import Request
-from mechkit.show.captions import Twin, percent, table_text, visible
+from mechkit.show.captions import Twin, percent, scrolling, table_text, visible
 from mechkit.show.style import show_live
 
 KINDS = ("edited", "paraphrase", "neighbour", "same subject")
@@ -80,7 +80,8 @@ def fact_table(reading: FactReading) -> Twin:
     rows = [["question", "kind", "before", "after"]]
     for kind, question, first, then in _rows(reading):
         rows.append([question, kind, _said(first), _said(then)])
-    return Twin(f'{CSS}<div class="mk-facts" style="overflow:auto">{_table(reading)}</div>', table_text(rows))
+    table = scrolling(_table(reading), name="Answers before and after")
+    return Twin(f'{CSS}<div class="mk-facts">{table}</div>', table_text(rows))
 
 
 def _rows(reading: FactReading) -> list[tuple[str, str, Answer, Answer]]:

@@ -81,7 +81,7 @@ class FeatureExplorer:
         self.found = widgets.ToggleButtons(options=[], description="On there", style=style | {"button_width": "auto"})
         self.found.layout.display = "none"
         self.message = widgets.HTML()
-        self.dashboard = widgets.HTML(layout=widgets.Layout(overflow="auto", min_height="14em"))
+        self.dashboard = widgets.HTML(layout=widgets.Layout(overflow="auto", min_height="14em"), tabbable=True)
         wrap = widgets.Layout(flex_flow="row wrap")
         rows = [widgets.HBox([self.number, self.before, self.after, self.token], layout=wrap)]
         self.box = widgets.VBox([*rows, self.found, self.message, self.dashboard]).add_class("mk-browse")

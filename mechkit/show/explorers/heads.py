@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from jaxtyping import Float
 from torch import Tensor
 
-from mechkit.show.captions import Twin, caption_attention, percent, table_text, visible
+from mechkit.show.captions import Twin, caption_attention, percent, scrolling, table_text, visible
 from mechkit.show.style import show_live
 
 LONGEST = 32  # tokens that a table can show
@@ -57,7 +57,7 @@ class HeadReading:
 def head_table(reading: HeadReading, layer: int, head: int) -> Twin:
     """One head's pattern as a still table: a row for each token that looks, a column for each looked at."""
     sentence, table = caption_attention(reading.pattern[layer, head].numpy(), reading.labels)
-    html = f'{CSS}<div class="mk-heads" style="overflow:auto">{_table(reading, layer, head)}</div>'
+    html = f'{CSS}<div class="mk-heads">{scrolling(_table(reading, layer, head), name="Attention pattern")}</div>'
     return Twin(f"<p>L{layer}H{head}. {escape(sentence)}</p>{html}", table_text(table))
 
 
@@ -112,7 +112,7 @@ class HeadExplorer:
             for name in ("Layer", "Head")
         )
         self.token = widgets.Dropdown(options=[], description="From", style=style, tooltip="The token that looks")
-        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"))
+        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"), tabbable=True)
         self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self._mark = widgets.HTML(layout=widgets.Layout(display="none"))
         top = widgets.HBox([self.text, self.run], layout=widgets.Layout(flex_flow="row wrap"))

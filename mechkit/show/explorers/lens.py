@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechkit.show.captions import Table, Twin, caption_lens, percent, table_text, visible
+from mechkit.show.captions import Table, Twin, caption_lens, percent, scrolling, table_text, visible
 from mechkit.show.style import show_live
 
 TINT = "126,87,194"  # the violet of style.PROBABILITY, readable under black and under white letters
@@ -84,7 +84,7 @@ def lens_reading(
 def lens_table(reading: LensReading) -> Twin:
     """The reading as a still table: each layer's likeliest token at each position, on its probability."""
     _, table = _caption(reading)
-    return Twin(f'{CSS}<div class="mk-lens" style="overflow:auto">{_table(reading)}</div>', table_text(table))
+    return Twin(f'{CSS}<div class="mk-lens">{scrolling(_table(reading), name="Lens table")}</div>', table_text(table))
 
 
 def _caption(reading: LensReading) -> tuple[str, Table]:
@@ -148,7 +148,7 @@ class LensExplorer:
             options=[("", 0)], description="Layer", style=style, layout=wide, tooltip="The row to read"
         )
         self.position = widgets.Dropdown(options=[], description="After", style=style, tooltip="The column to read")
-        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"))
+        self.message = widgets.HTML(layout=widgets.Layout(height="6em", overflow="auto"), tabbable=True)
         self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self._mark = widgets.HTML(layout=widgets.Layout(display="none"))
         rows = ([self.prompt, self.run], [self.lens], [self.layer, self.position])

@@ -15,7 +15,7 @@ from mechkit.show.captions import Table, Twin, percent, signed, table_html, tabl
 from mechkit.show.style import show_live
 
 CSS = """<style>
-.mk-probes table{border-collapse:collapse;width:min(100%,44em);table-layout:fixed;
+.mk-probes table{border-collapse:collapse;width:clamp(30em,100%,44em);table-layout:fixed;
   font:13px/22px var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit)}
 .mk-probes [role=status]{line-height:1.45}
 .mk-probes tbody tr{background:none!important}
@@ -61,7 +61,8 @@ class ProbeExplorer:
             tooltip="Where they look; arrow keys move it",
             layout=widgets.Layout(width="min(100%, 36em)"),
         )
-        self.message, self.table = widgets.HTML(layout=widgets.Layout(height="3em")), widgets.HTML()
+        self.message = widgets.HTML(layout=widgets.Layout(min_height="3em"))
+        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self.box = widgets.VBox([self.property, self.layer, self.message, self.table]).add_class("mk-probes")
         self._choose()
         self.property.observe(lambda _: self._choose(), "value")

@@ -17,7 +17,7 @@ from mechkit.show.captions import Table, Twin, percent, table_html, table_text, 
 from mechkit.show.style import describe, line_look, name_lines, show_live, styled
 
 CSS = """<style>
-.mk-steer table{border-collapse:collapse;width:min(100%,48em);table-layout:fixed;
+.mk-steer table{border-collapse:collapse;width:clamp(26em,100%,48em);table-layout:fixed;
   font:13px/20px var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit)}
 .mk-steer [role=status]{line-height:1.45}
 .mk-steer th{padding:1px 8px 1px 0;font-weight:normal;text-align:right;overflow:hidden;text-overflow:ellipsis;
@@ -106,7 +106,8 @@ class SteerExplorer:
             tooltip="How much of the direction is added",
             layout=widgets.Layout(width="min(100%, 36em)"),
         )
-        self.message, self.table = widgets.HTML(layout=widgets.Layout(height="3em")), widgets.HTML()
+        self.message = widgets.HTML(layout=widgets.Layout(min_height="3em"))
+        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self.box = widgets.VBox([self.strength, self.message, self.table]).add_class("mk-steer")
         self.strength.observe(lambda _: self._draw(), "value")
         self._draw()

@@ -150,7 +150,8 @@ class SuperpositionExplorer:
             tooltip="How often a feature is off",
             layout=wide,
         )
-        self.message, self.table = widgets.HTML(layout=widgets.Layout(height="3em")), widgets.HTML()
+        self.message = widgets.HTML(layout=widgets.Layout(min_height="3em"))
+        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self.box = widgets.VBox([self.features, self.sparsity, self.message, self.table])
         self.box.add_class("mk-superposition")
         for control in (self.features, self.sparsity):
