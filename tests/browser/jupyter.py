@@ -25,6 +25,7 @@ SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
 CLOSED = f"http://{HOST}:9"
 PANEL = "jupyterapp.shell.currentWidget"
 CELLS = f"{PANEL}.content.widgets"
+MODEL = f"{CELLS}.find(cell => cell.model.id === name).model"
 OUTPUT = ".jp-NotebookPanel .jp-OutputArea-output"
 STATES = f"""() => {CELLS}.filter(cell => cell.model.type === 'code').map(({{model}}) => ({{
   id: model.id, running: model.executionState === 'running', count: model.executionCount,
@@ -187,11 +188,11 @@ class Notebook:
 
     def run(self, name: str) -> str:
         """Run a cell, and return what it says when it has run."""
-        before = self._count(name)
+        # a kernel that was started again counts from 1 again, so the new count is known by there being none before
+        self.page.evaluate(f"name => {{ {MODEL}.executionCount = null }}", name)
         self.start(name)
         self.page.wait_for_function(
-            f"([name, before]) => ({STATES})().some(cell => cell.id === name && !cell.running && cell.count > before)",
-            arg=[name, before],
+            f"name => {MODEL}.executionCount && {MODEL}.executionState !== 'running'", arg=name, polling=100
         )
         return self.said(name)
 
@@ -216,16 +217,14 @@ class Notebook:
         self.page.set_viewport_size({"width": pixels, "height": 900})
 
     def too_wide(self) -> list[str]:
-        """The beginnings of outputs that do not fit their column."""
-        wide = "all.filter(each => each.scrollWidth > each.clientWidth + 1)"
-        return self.page.locator(OUTPUT).evaluate_all(f"all => {wide}.map(each => each.innerText.slice(0, 80))")
+        """The beginnings of what does not fit its column, and that the keyboard does not reach to scroll it."""
+        wide = "all.filter(each => each.scrollWidth > each.clientWidth + 1 && each.tabIndex < 0)"
+        parts = self.page.locator(f"{OUTPUT}, {OUTPUT} .widget-html")
+        return parts.evaluate_all(f"all => {wide}.map(each => each.innerText.slice(0, 80))")
 
     def draw_all(self) -> None:
         """Have JupyterLab draw the cells that are out of sight, which axe-core would pass over."""
         self.page.add_style_tag(content=".jp-Cell { content-visibility: visible !important }")
-
-    def _count(self, name: str) -> int:
-        return next(cell["count"] or 0 for cell in self.page.evaluate(STATES) if cell["id"] == name)
 
 
 class Explorer:

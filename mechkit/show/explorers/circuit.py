@@ -20,7 +20,7 @@ CSS = """<style>
 .mk-circuit table{border-collapse:collapse;font:13px/22px var(--jp-ui-font-family,sans-serif);
   color:var(--jp-ui-font-color1,inherit)}
 .mk-circuit th,.mk-circuit td{padding:1px 10px 1px 0;font-weight:normal;text-align:left!important;white-space:nowrap}
-.mk-circuit .mk-bar{display:inline-block;position:relative;width:18em;height:13px;
+.mk-circuit .mk-bar{display:inline-block;position:relative;width:min(18em,18vw);height:13px;
   vertical-align:-2px;background:var(--jp-layout-color2,#eee)}
 .mk-circuit .mk-bar i{position:absolute;left:0;height:100%;background:#2f86c9}
 .mk-circuit .mk-bar i.mk-minus{background:#b2182b}
@@ -61,7 +61,8 @@ class CircuitExplorer:
         self.switches = {head: self._switch(head) for heads in self.roles.values() for head in heads}
         self.reset = widgets.Button(description="all on", tooltip="Switch every head on")
         self.reset.on_click(lambda _: self._all_on())
-        self.message, self.graph = widgets.HTML(layout=widgets.Layout(min_height="6em")), widgets.HTML()
+        self.message = widgets.HTML(layout=widgets.Layout(min_height="6em"))
+        self.graph = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         rows = [self._row(role, heads) for role, heads in self.roles.items()]
         self.box = widgets.VBox([self.outside, *rows, self.reset, self.message, self.graph]).add_class("mk-circuit")
         self.outside.observe(lambda _: self._draw(), "value")
