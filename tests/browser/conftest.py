@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from mechkit.network import assets
-from tests.browser.jupyter import Lab, Notebook
+from tests.browser.jupyter import Lab
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -46,20 +46,6 @@ def new_lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lab(new_lab):
     return new_lab()
-
-
-@pytest.fixture(scope="module")
-def open_notebook(browser):
-    """Open a notebook of a lab; its kernel ends with the module's tests, if it is still there."""
-    opened = []
-
-    def start(lab, path, **options):
-        opened.append(Notebook(browser, lab, path, **options))
-        return opened[-1]
-
-    yield start
-    for notebook in opened:
-        notebook.close()
 
 
 @pytest.fixture

@@ -120,8 +120,8 @@ class Guard:
 class Notebook:
     """One notebook, open in JupyterLab, with a kernel of its own that is ready."""
 
-    def __init__(self, browser: Browser, lab: Lab, path: str, *, width: int = 1280):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    def __init__(self, browser: Browser, lab: Lab, path: str):
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         self.guard = Guard(self.context)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
@@ -137,13 +137,10 @@ class Notebook:
         """Wait for a kernel that has nothing to do."""
         self.page.wait_for_function(f"window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'")
 
-    def menu(self, *names: str) -> None:
-        """Choose from the menu bar: `menu("Run", "Run All Cells")`."""
-        self.page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{names[0]}$")).click()
-        self.page.locator(".lm-Menu-item", has_text=re.compile(f"^{re.escape(names[1])}")).first.click()
-
     def run_all(self) -> None:
-        self.menu("Run", "Run All Cells")
+        """Choose "Run All Cells" from the menu, without waiting for them."""
+        self.page.locator(".lm-MenuBar-item", has_text=re.compile("^Run$")).click()
+        self.page.locator(".lm-Menu-item", has_text=re.compile("^Run All Cells")).first.click()
 
     def finish(self, seconds: float = 300) -> None:
         """Wait until every cell has run, or one has failed."""
@@ -176,10 +173,7 @@ class Notebook:
         self.cell(name).locator(".cm-content").click()
         self.page.keyboard.press("ControlOrMeta+a")
         self.page.keyboard.insert_text(source)
-        typed = self.page.evaluate(
-            f"name => {CELLS}.find(cell => cell.model.id === name).model.sharedModel.source", name
-        )
-        assert typed == source
+        assert self.page.evaluate(f"name => {MODEL}.sharedModel.source", name) == source
 
     def start(self, name: str) -> None:
         """Run a cell by keys, without waiting for it."""
@@ -209,9 +203,7 @@ class Notebook:
         self.page.evaluate(
             "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", f"JupyterLab {name}"
         )
-        self.page.wait_for_selector(
-            f"body[data-jp-theme-light={'true' if name == 'Light' else 'false'}]", state="attached"
-        )
+        self.page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {name}']", state="attached")
 
     def width(self, pixels: int) -> None:
         self.page.set_viewport_size({"width": pixels, "height": 900})
