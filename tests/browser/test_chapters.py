@@ -36,7 +36,7 @@ SLIPS = {
     "04": Slip("rank_of", "counts_equals", "logits > ", "logits >= "),
     "05": Slip("copy_losses", "from_its_first_token", "period + 1 :", "period:"),
     "06": Slip("places", "one_past_the_end", "len(ids) - 1", "len(ids)"),
-    "07": Slip("recovery", "share_of_clean", "(high - low)", "high"),
+    "07": Slip("recovery", "gain_over_clean", "(high - low)", "high"),
     "08": Slip("encode", "not_centred", "x - b_dec", "x"),
     "09": Slip("recovered", "not_divided", " / (clean - noisy)", ""),
 }
