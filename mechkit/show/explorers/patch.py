@@ -115,7 +115,8 @@ class PatchExplorer:
         self.layer = _slider("Layer", [(name, i) for i, name in enumerate(reading.layers)], row)
         names = [(f"{i}: {visible(reading.labels[i])}", i) for i in columns]
         self.position = _slider("Position", names, columns[column])
-        self.message, self.table = widgets.HTML(), widgets.HTML()
+        self.message = widgets.HTML()
+        self.table = widgets.HTML(layout=widgets.Layout(overflow="auto"), tabbable=True)
         self.cells = _buttons(reading, columns)
         for place, button in self.cells.items():
             button.on_click(lambda _, place=place: self.choose(*place))
