@@ -14,7 +14,7 @@ from typing import Any
 from mechkit.course.exercise import Chapter
 from mechkit.course.exercises import NUMBERS, find_chapter
 from mechkit.course.progress import Progress
-from mechkit.show.captions import Twin, number, percent, table_html, table_text
+from mechkit.show.captions import Twin, number, percent, scrolling, table_html, table_text
 
 COLUMNS = ("chapter", "exercise", "status", "points", "of", "tries", "hints", "solution seen")
 
@@ -47,7 +47,8 @@ def dashboard() -> Twin:
     here = [standing(find_chapter(name), record) for name in NUMBERS]
     rows = [("chapter", "so far", "exercises", "points", "predictions right", "claim"), *map(_row, here), _total(here)]
     told = calibration(record)
-    page = f"{table_html(rows, caption='Your course')}<p>{told}</p>"
+    table = scrolling(table_html(rows, caption="Your course"), name="Your course")
+    page = f"{table}<p>{told}</p>"
     return Twin(page, f"{table_text(rows)}\n\n{told}")
 
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from mechkit.show import style
-from mechkit.show.captions import Twin, caption_attention, percent, visible
+from mechkit.show.captions import Twin, caption_attention, percent, scrolling, visible
 from mechkit.show.style import alt_text, describe, figure_html, name_ticks, styled
 
 LONGEST, MOST = 32, 12  # tokens and heads that a page has room for
@@ -42,7 +42,7 @@ def show_attention(pattern: Float[Tensor, "head query key"], tokens: Sequence[st
     plt.close(figure)
     tables = "".join(
         f"<details><summary>{escape(f'{head}: {_end(each, tokens)}')}</summary>"
-        f'<div style="overflow:auto">{attention_table(each, tokens)}</div></details>'
+        f"{scrolling(attention_table(each, tokens), name=head)}</details>"
         for head, each in zip(heads, pattern, strict=True)
     )
     return Twin(f'<div class="mechkit-attention">{picture}{tables}</div>', said)

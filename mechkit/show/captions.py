@@ -77,6 +77,19 @@ def table_html(rows: Sequence[Sequence[str]], *, caption: str = "") -> str:
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def scrolling(html: str, *, name: str, height: str = "") -> str:
+    """HTML in a box that scrolls where it is too large; the keyboard reaches the box, and moves in it, as well.
+
+    Args:
+        name: What a screen reader calls it.
+        height: The most that it may take, as CSS says it: "24em".
+    """
+    most = f";max-height:{height}" if height else ""
+    # the last attribute keeps JupyterLab from taking the arrow keys for itself
+    box = f'tabindex="0" role="region" aria-label="{escape(name)}" data-lm-suppress-shortcuts="true"'
+    return f'<div {box} style="overflow:auto{most}">{html}</div>'
+
+
 def table_text(rows: Sequence[Sequence[str]]) -> str:
     """The same table in plain text, its columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

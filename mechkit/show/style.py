@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
-from mechkit.show.captions import Twin, table_html, visible
+from mechkit.show.captions import Twin, scrolling, table_html, visible
 
 # Okabe and Ito's palette without its yellow, which is too pale for a line on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -168,9 +168,8 @@ def figure_html(figure: Figure, *, tables: bool = True) -> str:
     folded away under it."""
     alt, width = escape(alt_text(figure)), round(figure.get_figwidth() * CSS_PIXELS_PER_INCH)
     listed = "".join(table_html(ax.mechkit_caption[1], caption=_title(ax)) for ax in _captioned(figure) if tables)
-    folded = (
-        f'<details><summary>as a table</summary><div style="overflow:auto;max-height:24em">{listed}</div></details>'
-    )
+    box = scrolling(listed, name="The figure as a table", height="24em")
+    folded = f"<details><summary>as a table</summary>{box}</details>"
     return (
         f'<figure class="mechkit-figure" style="margin:0"><img alt="{alt}" width="{width}" '
         'style="max-width:100%;height:auto;background:white" '
@@ -226,5 +225,6 @@ def show_live(box: Widget, name: str, twin: Twin) -> None:
     live = box._repr_mimebundle_() | {"text/plain": f"{name}: run this cell in JupyterLab to use it."}
     display(live, raw=True)
     hint = "standing still (no controls above? run the cell again)"
-    still = f'<details class="mechkit-still"><summary>{escape(name)}, {hint}</summary>{twin.html}</details>'
+    box = scrolling(twin.html, name=f"{name}, standing still")
+    still = f'<details class="mechkit-still"><summary>{escape(name)}, {hint}</summary>{box}</details>'
     display(Twin(still, twin.text))

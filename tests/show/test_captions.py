@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechkit.show import captions
-from mechkit.show.captions import number, percent, signed, table_html, table_text, visible
+from mechkit.show.captions import number, percent, scrolling, signed, table_html, table_text, visible
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,11 @@ def test_the_lens_says_from_where_on_all_layers_agree():
     alt, table = captions.caption_lens(tokens, np.full((3, 2), 0.5), {"layer": "012", "token": ["The", " c"]})
     assert alt.endswith("After ␣c the last row says ␣b with 50%; all rows from layer 1 on agree.")
     assert table[1] == ["0", "x 50%", "␣a 50%"]
+
+
+def test_the_keyboard_reaches_what_scrolls_and_moves_in_it():
+    box = scrolling("<table></table>", name='a "table"', height="24em")
+    assert 'tabindex="0" role="region" aria-label="a &quot;table&quot;"' in box
+    assert "data-lm-suppress-shortcuts" in box
+    assert 'style="overflow:auto;max-height:24em"><table></table></div>' in box
+    assert "max-height" not in scrolling("", name="")

@@ -98,7 +98,7 @@ def _table(reading: FactReading) -> str:
             f"<td>{escape(_said(first))}</td><td{moved}>{escape(_said(then))}</td></tr>"
         )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="mk-facts" style="overflow:auto">{table}</div>'
+    return f'<div class="mk-facts">{table}</div>'
 
 
 def _sentence(reading: FactReading) -> str:

@@ -154,4 +154,4 @@ class HeadExplorer:
 
 def _table(reading: HeadReading, layer: int, head: int) -> str:
     table = attention_table(reading.pattern[layer, head], reading.labels)
-    return f'<div class="mk-heads" style="overflow:auto">{table}</div>'
+    return f'<div class="mk-heads">{table}</div>'
