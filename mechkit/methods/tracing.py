@@ -8,6 +8,7 @@ fact is stored, and a window hides which of its layers did it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 import torch
@@ -226,12 +227,12 @@ def _putting_back(runs: NoisyRuns, group: Sequence[Place], start: int, rows: Ten
     site, layer, _ = group[0]
     where = torch.tensor([position for _, _, position in group])
     clean = runs.values(site)[layer][where]
+    return Edit(site, layer, partial(_put_back, slice(None) if rows is None else rows, where - start, clean))
 
-    def change(old: Tensor) -> Tensor:
-        old[slice(None) if rows is None else rows, where - start] = clean.to(old)
-        return old
 
-    return Edit(site, layer, change)
+def _put_back(rows: slice | Tensor, where: Tensor, clean: Tensor, old: Tensor) -> Tensor:
+    old[rows, where] = clean.to(old)
+    return old
 
 
 def _probability(lm: LanguageModel, stream: Float[Tensor, "row d_model"], token: int) -> Float[Tensor, " row"]:

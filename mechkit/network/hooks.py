@@ -8,6 +8,7 @@ changed in place. The limit: an edit reaches the forward passes that run inside 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from inspect import signature
 from operator import index
 from typing import SupportsIndex
@@ -61,7 +62,7 @@ def edit(lm: LanguageModel, *edits: Edit) -> Iterator[None]:
     """
     for each in edits:
         _check_edit(lm, each)
-    with _attached(lm, [(each.site, each.layer, _editor(each)) for each in edits], editing=True):
+    with _attached(lm, [(each.site, each.layer, partial(_replace, each)) for each in edits], editing=True):
         yield
 
 
@@ -79,7 +80,9 @@ def read(
     Raises: ValueError for a site or a layer that the model lacks; it names what exists.
     """
     seen: dict[Key, Tensor] = {}
-    with _attached(lm, [(site, layer, _reader(seen, site, layer)) for site, layer in points(lm, sites, layers)]):
+    asked = points(lm, sites, layers)
+    keys = [site if layer is None else (site, layer) for site, layer in asked]
+    with _attached(lm, [(*point, partial(_keep, seen, key)) for point, key in zip(asked, keys, strict=True)]):
         yield seen
 
 
@@ -88,15 +91,11 @@ def block_calls(lm: LanguageModel) -> Iterator[dict[int, dict[str, object]]]:
     """Inside, every forward pass fills the yielded dict: layer to the arguments of its block, by name."""
     calls: dict[int, dict[str, object]] = {}
 
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
-            bound = signature(block.forward).bind(*args, **kwargs).arguments
-            calls[layer] = bound | bound.pop("kwargs", {})
-
-        return hook
-
     blocks = [lm.module(lm.family.places["resid_post"].path, layer) for layer in range(lm.n_layers)]
-    handles = [block.register_forward_pre_hook(keep(i), with_kwargs=True) for i, block in enumerate(blocks)]
+    hooks = [partial(_keep_call, calls, layer) for layer in range(lm.n_layers)]
+    handles = [
+        block.register_forward_pre_hook(hook, with_kwargs=True) for block, hook in zip(blocks, hooks, strict=True)
+    ]
     try:
         yield calls
     finally:
@@ -188,32 +187,29 @@ def _remove(handles: list[RemovableHandle]) -> None:
         handles.pop().remove()
 
 
-def _reader(seen: dict[Key, Tensor], site: str, layer: int | None) -> Tap:
-    key = site if layer is None else (site, layer)
-
-    def keep(value: Tensor) -> Tensor:
-        seen[key] = value
-        return value
-
-    return keep
+def _keep_call(calls: dict[int, dict[str, object]], layer: int, block: nn.Module, args: tuple, kwargs: dict) -> None:
+    bound = signature(block.forward).bind(*args, **kwargs).arguments
+    calls[layer] = bound | bound.pop("kwargs", {})
 
 
-def _editor(edit: Edit) -> Tap:
-    def replace(value: Tensor) -> Tensor:
-        where = _where(edit, value.shape)
-        old = value[where]
-        new = edit.change(old.clone())
-        if not isinstance(new, Tensor) or new.shape != old.shape:
-            came = tuple(new.shape) if isinstance(new, Tensor) else f"a {type(new).__name__}"
-            raise ValueError(
-                f"wanted the change of {_name(edit.site, edit.layer)} to return a tensor of shape {tuple(old.shape)}, "
-                f"as it received; came {came}: return the new value, with the same axes"
-            )
-        edited = value.clone()
-        edited[where] = new.to(value)
-        return edited
+def _keep(seen: dict[Key, Tensor], key: Key, value: Tensor) -> Tensor:
+    seen[key] = value
+    return value
 
-    return replace
+
+def _replace(edit: Edit, value: Tensor) -> Tensor:
+    where = _where(edit, value.shape)
+    old = value[where]
+    new = edit.change(old.clone())
+    if not isinstance(new, Tensor) or new.shape != old.shape:
+        came = tuple(new.shape) if isinstance(new, Tensor) else f"a {type(new).__name__}"
+        raise ValueError(
+            f"wanted the change of {_name(edit.site, edit.layer)} to return a tensor of shape {tuple(old.shape)}, "
+            f"as it received; came {came}: return the new value, with the same axes"
+        )
+    edited = value.clone()
+    edited[where] = new.to(value)
+    return edited
 
 
 def chosen(edit: Edit, value: Tensor) -> Tensor:

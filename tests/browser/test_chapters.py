@@ -13,7 +13,7 @@ from mechkit.course.exercises import NUMBERS, find_chapter
 from tests.browser.axe import accessible
 from tests.browser.jupyter import OUTPUT, SOLUTIONS, Explorer, Notebook, plain
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 WIDTHS, THEMES = (1280, 800, 600), ("Light", "Dark")
 

@@ -7,7 +7,7 @@ from tests.browser.axe import accessible
 from tests.browser.jupyter import Guard
 from tests.grading.conftest import graded_record, graded_row
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

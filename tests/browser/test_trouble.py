@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from mechkit.course.exercises import find_chapter
 from tests.browser.jupyter import Notebook
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 EXERCISE = "00_logit_difference"
 RIGHT = "def logit_difference(logits, right, wrong):\n    return logits[-1, right] - logits[-1, wrong]"

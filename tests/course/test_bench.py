@@ -16,6 +16,7 @@ def test_what_is_over_its_bar_is_said():
 
 @pytest.mark.slow
 def test_a_slow_machine_gets_more_time_and_a_fast_one_no_less(monkeypatch):
+    monkeypatch.setattr(bench, "TEXT", (1, 8))
     monkeypatch.setattr(bench, "PASS", 1e-6)
     assert bench.slowness() > 1
     monkeypatch.setattr(bench, "PASS", 1e6)

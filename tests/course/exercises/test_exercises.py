@@ -1,6 +1,7 @@
 """Every exercise judges well: right answers pass however written, and each known mistake is caught and named."""
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from pathlib import Path
@@ -21,6 +22,7 @@ RIGHT = {
 }
 
 
+@functools.cache
 def needs_model(exercise):
     return any(argument is MODEL for case in exercise.cases(0) for argument in case)
 
