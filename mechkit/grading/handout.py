@@ -56,6 +56,8 @@ def lay_out(folder: Path, root: Path, names: Sequence[str] = ()) -> list[Path]:
     for path, target in placed.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+        for page in (root / "solutions").glob("*.md"):  # what the chapter's links lead to
+            shutil.copyfile(page, target.with_name(page.name))
     config = folder / "nbgrader_config.py"
     if not config.exists():
         config.write_text(CONFIG, encoding="utf-8")

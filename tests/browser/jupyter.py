@@ -224,7 +224,7 @@ class Explorer:
 
     def __init__(self, notebook: Notebook):
         self._notebook, self.page = notebook, notebook.page
-        self._box = notebook.cell("explorer").locator(".jupyter-widgets").first
+        self._box = notebook.cell("explorer").locator(".mk-explorer").first
 
     def press(self, control: str, key: str, text: str = "") -> None:
         """Press a key on a control, after typing a text into it if there is one."""

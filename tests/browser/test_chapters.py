@@ -47,7 +47,7 @@ KEYS = {
     "00": (SLIDER, "", "ArrowRight"),
     "01": (SLIDER, "", "ArrowRight"),
     "02": (TYPED, "uncle", "Enter"),
-    "03": ("select", "", "ArrowDown"),
+    "03": (SLIDER, "", "ArrowRight"),
     "04": (SLIDER, "", "ArrowLeft"),
     "05": (SLIDER, "", "ArrowLeft"),
     "06": (SWITCH, "", "Space"),

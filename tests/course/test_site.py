@@ -87,10 +87,9 @@ def test_a_chapter_shows_its_figures_formulas_and_still_views_and_no_widget_or_m
     solution, page = authoring.read(ROOT / "solutions" / f"{name}.ipynb"), read[f"{name}.html"]
     outputs = [output.get("data", {}) for cell in solution.cells for output in cell.get("outputs", [])]
     drawn = "".join(data.get("text/html", "") for data in outputs)
-    explorers = [data for data in outputs if authoring.WIDGET in data and "xplorer" in data["text/plain"]]
     text = "".join(cell.source for cell in solution.cells if cell.cell_type == "markdown")
     assert page.tags.count("img") == drawn.count("<img")
-    assert page.html.count(site.STILL.replace("details", "details open")) == len(explorers)
+    assert page.html.count(site.STILL.replace("details", "details open")) == drawn.count(site.STILL) > 0
     assert ("math" in page.tags) == ("$" in text)
     assert not re.search(r"widget-view|run this cell in JupyterLab|BEGIN SOLUTION|it/s\]", page.html)
 

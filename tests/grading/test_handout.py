@@ -26,6 +26,7 @@ def test_a_course_is_laid_out(tmp_path, capsys, monkeypatch):
     source = tmp_path / "course" / "source" / NAME / f"{NAME}.ipynb"
     assert capsys.readouterr().out.strip() == str(source)
     assert source.read_bytes() == (ROOT / "solutions" / f"{NAME}.ipynb").read_bytes()
+    assert (source.parent / "glossary.md").read_bytes() == (ROOT / "chapters" / "glossary.md").read_bytes()
     compile((tmp_path / "course" / "nbgrader_config.py").read_text(), "config", "exec")
 
 

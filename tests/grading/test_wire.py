@@ -33,6 +33,11 @@ def across(ends, value):
     return came
 
 
+def send_beside(ends, message):
+    """Send bytes in a thread: what does not fit a socket's buffer, whose size is the system's, waits for a reader."""
+    threading.Thread(target=ends[0].end.sendall, args=(message,), daemon=True).start()
+
+
 VALUES = [
     None,
     True,
@@ -122,7 +127,7 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_a_broken_message_is_an_error_and_nothing_else(ends, body):
-    ends[0].end.sendall(HEAD.pack(len(body), 0) + body)
+    send_beside(ends, HEAD.pack(len(body), 0) + body)
     with pytest.raises(WireError, match="cannot be read"):
         ends[1].receive()
 
@@ -142,7 +147,7 @@ def test_text_is_bounded_more_closely_than_tensors(ends):
 def test_a_crowd_of_empty_tensors_is_not_read(ends):
     body, names = b'{"tensor": "0"}', {str(i): torch.zeros(0) for i in range(20_000)}
     bulk = save(names)
-    threading.Thread(target=ends[0].end.sendall, args=(HEAD.pack(len(body), len(bulk)) + body + bulk,)).start()
+    send_beside(ends, HEAD.pack(len(body), len(bulk)) + body + bulk)
     with pytest.raises(WireError, match="cannot be read"):
         ends[1].receive()
 
