@@ -153,8 +153,8 @@ def test_every_tone_has_a_mark_and_a_colour():
 @pytest.mark.parametrize(
     ("place", "told"),
     [
-        ({"JPY_SESSION_NAME": "/work/04_logit_lens.ipynb"}, cards.SHUTDOWN.text + "\n"),
-        ({"JPY_SESSION_NAME": "/work/04_logit_lens.ipynb", "VSCODE_PID": "1"}, ""),
+        ({"JPY_SESSION_NAME": "04_logit_lens.ipynb"}, cards.SHUTDOWN.text + "\n"),
+        ({"JPY_SESSION_NAME": "04_logit_lens.ipynb", "VSCODE_PID": "1"}, ""),
         ({}, ""),
     ],
 )

@@ -295,7 +295,7 @@ def test_a_summary_says_what_is_open(lesson, answer, told):
 
 
 def test_in_jupyterlab_a_summary_offers_to_shut_the_kernel_down(lesson, told, monkeypatch):
-    monkeypatch.setenv("JPY_SESSION_NAME", "/work/99_small.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", "99_small.ipynb")
     monkeypatch.delenv("VSCODE_PID", raising=False)
     assert told(lesson.summary).endswith(f"\n{SHUTDOWN.text}\n")
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from mechkit.course import authoring, exercises
+from mechkit.course.answer import run_answer
 from mechkit.grading.grade import Grader
 from mechkit.grading.judge import Answered, Judge, Models, needs_model
 from mechkit.grading.sandbox import Limits
@@ -99,7 +100,7 @@ def test_every_known_mistake_is_refused_and_named_whatever_the_seed(exercise, re
         judge = Judge(seed, real)
         question = judge.question(exercise)
         for mistake in exercise.mistakes:
-            outcomes = [question.mistaken(mistake, number) for number in range(len(question.cases))]
+            outcomes = [run_answer(mistake.answer, case) for case in question.filled]
             verdict = judge.judge(exercise, Answered(outcomes, complete=True))
             assert verdict.status == "failed"
             assert verdict.mistake == mistake.name or any(outcome.trouble for outcome in outcomes)
