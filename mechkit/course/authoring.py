@@ -125,6 +125,12 @@ def run(notebook: NotebookNode, environment: Mapping[str, str] | None = None) ->
             raise ValueError(f"does not run to its end. {ANSI_COLOUR.sub('', str(error))}") from error
         except AssertionError as error:  # nbclient, interrupted, puts its kernel away twice
             raise KeyboardInterrupt from error
+    return settled(fresh)
+
+
+def settled(executed: NotebookNode) -> NotebookNode:
+    """An executed notebook as the repository stores it: without what differs between two equal runs."""
+    fresh = copy.deepcopy(executed)
     for cell in fresh.cells:
         _settle(cell)
     fresh.metadata = copy.deepcopy(METADATA)

@@ -128,11 +128,14 @@ def chapter_cost(solution: Path) -> dict[str, str | int | float]:
 
 
 @contextmanager
-def watched_cost() -> Iterator[dict[str, int | float]]:
-    """What the largest process that is started meanwhile takes: a notebook's kernel. Filled in at the end.
+def watched_cost(parent: psutil.Process | None = None) -> Iterator[dict[str, int | float]]:
+    """What the largest process takes that another has started: a notebook's kernel. Filled in at the end.
 
     `seconds` are what passed, `cpu_seconds` what the process worked, which other work on the machine does not change.
     `anonymous_mb` is the part of `peak_mb` that is nobody else's: the weights are mapped from disk and shared.
+
+    Args:
+        parent: Whose children, and theirs, are watched: by default this process's own.
 
     Raises: OSError where the system does not say how much memory is shared.
     """
@@ -143,7 +146,7 @@ def watched_cost() -> Iterator[dict[str, int | float]]:
 
     def look() -> None:
         while not ended.wait(LOOK):
-            for process in psutil.Process().children(recursive=True):
+            for process in (parent or psutil.Process()).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     memory, times = process.memory_info(), process.cpu_times()
                     now = {

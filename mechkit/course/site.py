@@ -46,6 +46,7 @@ SETTINGS = {
     "html_copy_source": False,
     "html_use_index": False,
     "html_show_copyright": False,
+    "html_show_search_summary": False,  # fetches pages, which a browser refuses to a page opened from disk
 }
 INDEX = """# mechkit
 

@@ -59,7 +59,6 @@ class Lab:
     def _start(self, command: list[str], folder: Path, environment: dict[str, str]) -> int:
         options = [f"--ServerApp.ip={HOST}", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"]
         options += ["--IdentityProvider.token=", "--ServerApp.terminals_enabled=False"]
-        options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         options += ["--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
@@ -73,22 +72,30 @@ class Lab:
         self.close()
         raise TimeoutError(self._log.read_text())
 
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self._process.pid)
+
     def address(self, path: str) -> str:
         return f"http://{HOST}:{self.port}/lab/tree/{path}?reset"
 
     def kernels(self) -> list[psutil.Process]:
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        children = self.process.children(recursive=True)
         return [each for each in children if "ipykernel_launcher" in " ".join(each.cmdline())]
 
     def progress(self) -> dict:
         return Progress(self.home).read()
+
+    def statuses(self) -> dict[str, str]:
+        """What the lessons recorded: exercise id to status."""
+        return {name: entry["status"] for name, entry in self.progress()["exercises"].items()}
 
     def forget(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def close(self) -> None:
         """End the server and whatever it has started."""
-        left = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        left = [self.process, *self.process.children(recursive=True)]
         self._process.terminate()
         for process in psutil.wait_procs(left, timeout=10)[1]:
             process.kill()
@@ -135,7 +142,8 @@ class Notebook:
 
     def ready(self) -> None:
         """Wait for a kernel that has nothing to do."""
-        self.page.wait_for_function(f"window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'")
+        idle = f"window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'"
+        self.page.wait_for_function(idle, polling=100)
 
     def run_all(self) -> None:
         """Choose "Run All Cells" from the menu, without waiting for them."""
@@ -153,6 +161,11 @@ class Notebook:
             timeout=1000 * seconds,
             polling=300,
         )
+
+    def save(self) -> None:
+        """Save by keys, and wait until the file is written."""
+        self.page.keyboard.press("ControlOrMeta+s")
+        self.page.wait_for_function(f"!{PANEL}.context.model.dirty")
 
     def failed(self) -> dict[str, list[str]]:
         """The cells that show an error, and which."""

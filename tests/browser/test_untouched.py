@@ -1,9 +1,6 @@
-"""Every chapter in JupyterLab: solved, untouched, and worked on.
+"""Every chapter in JupyterLab as its learner gets it: it runs, judges an answer, helps, and can be read and moved."""
 
-The solved and the untouched chapter run at the same time, each in one kernel on one thread: two processors are then
-busy, and a chapter takes as long as its slower half.
-"""
-
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -75,40 +72,19 @@ def number(request):
 
 
 @pytest.fixture(scope="module")
-def name(number):
-    return next(SOLUTIONS.glob(f"{number}_*.ipynb")).name
-
-
-@pytest.fixture(scope="module")
-def solved_lab(new_lab):
-    return new_lab()
-
-
-@pytest.fixture(scope="module")
-def solved(name, solved_lab, browser):
-    """The solved chapter, on its way."""
-    solved_lab.forget()
-    notebook = Notebook(browser, solved_lab, f"solved/{name}")
-    notebook.run_all()
-    yield notebook
-    notebook.close()
-
-
-@pytest.fixture(scope="module")
-def untouched(name, lab, solved, browser):
+def untouched(number, lab, browser):
     """The untouched chapter, run to its end."""
     lab.forget()
-    notebook = Notebook(browser, lab, name)
-    notebook.run_all()
-    notebook.finish()
-    yield notebook
-    notebook.close()
+    with closing(Notebook(browser, lab, f"{find_chapter(number).notebook}.ipynb")) as notebook:
+        notebook.run_all()
+        notebook.finish()
+        yield notebook
 
 
 @pytest.fixture(autouse=True)
-def nothing_behind_the_page(solved, untouched):
+def nothing_behind_the_page(untouched):
     yield
-    assert solved.guard.seen == untouched.guard.seen == []
+    assert untouched.guard.seen == []
 
 
 @pytest.fixture
@@ -117,20 +93,17 @@ def exercise(number):
 
 
 @pytest.fixture
-def cells(name):
+def cells(number):
     """The solution's cells by what nbgrader calls them."""
-    solution = authoring.read(SOLUTIONS / name).cells
+    solution = authoring.read(SOLUTIONS / f"{find_chapter(number).notebook}.ipynb").cells
     return {cell.metadata.nbgrader.grade_id: cell for cell in solution if "nbgrader" in cell.metadata}
-
-
-def statuses(lab):
-    return {name: entry["status"] for name, entry in lab.progress()["exercises"].items()}
 
 
 def test_the_untouched_chapter_runs_to_its_end(untouched, lab, number):
     assert untouched.failed() == {}
     every = [each.id for each in find_chapter(number).exercises]
-    assert statuses(lab) == dict.fromkeys(every, "not attempted")
+    assert lab.statuses() == dict.fromkeys(every, "not attempted")
+    assert lab.progress()["predictions"] == lab.progress()["claims"] == {}
 
 
 def test_a_wrong_answer_is_named_a_hint_helps_and_the_right_one_passes(untouched, lab, number, exercise, cells):
@@ -142,7 +115,7 @@ def test_a_wrong_answer_is_named_a_hint_helps_and_the_right_one_passes(untouched
     untouched.edit(answer.id, wrong)
     untouched.run(answer.id)
     assert plain(mistake.sentence) in plain(untouched.run(check))
-    assert statuses(lab)[exercise.id] == "failed"
+    assert lab.statuses()[exercise.id] == "failed"
 
     asked = untouched.add_below(check, f'lesson.hint("{exercise.name}")')
     assert plain(exercise.hints[0]) in plain(untouched.run(asked))
@@ -152,7 +125,7 @@ def test_a_wrong_answer_is_named_a_hint_helps_and_the_right_one_passes(untouched
     card = untouched.run(check)
     assert card.startswith("✓")
     assert "passed" in card
-    assert statuses(lab)[exercise.id] == "passed"
+    assert lab.statuses()[exercise.id] == "passed"
 
 
 def test_the_explorer_follows_keys_and_mouse(untouched, number):
@@ -175,12 +148,3 @@ def test_it_can_be_read_at_every_width_in_both_themes(untouched, number, exercis
                 untouched.page.screenshot(path=pictures / f"{number}_{part}_{width}_{theme.lower()}.png")
         assert accessible(untouched.page, OUTPUT) == []
     untouched.theme("Light")
-
-
-def test_the_solved_chapter_runs_to_its_end(solved, solved_lab, number):
-    solved.finish()
-    assert solved.failed() == {}
-    every = [each.id for each in find_chapter(number).exercises]
-    assert statuses(solved_lab) == dict.fromkeys(every, "passed")
-    solved.draw_all()
-    assert accessible(solved.page, OUTPUT) == []
