@@ -190,7 +190,7 @@ def wrong_because(question: Question, number: int, difference: Difference, outco
         # what was wanted is not said: it is what the learner is to find, or to choose
         models = [each.name for each in question.filled[number] if isinstance(each, LanguageModel)]
         shown = f"what {models[0]} shows" if models else "what these data give"
-        first = f" It first parts at {difference.place}." if difference.place else ""
+        first = f" It first differs at {difference.place}." if difference.place else ""
         return f"Yours is {_short(outcome.result)}: not {shown}.{first}"
     return difference.sentence
 

@@ -1,5 +1,6 @@
 """What did you expect, and what came? How a prediction is kept, compared and written."""
 
+import re
 from numbers import Number
 from typing import Any
 
@@ -28,6 +29,11 @@ def is_near(guess: Any, truth: Any, within: float) -> bool:
 def is_another_kind(guess: Any, truth: Any) -> bool:
     """Whether words were guessed where the truth is a number."""
     return isinstance(truth, Number) and isinstance(guess, str)
+
+
+def is_number_in_words(guess: Any) -> bool:
+    """Whether a guess is a text that was meant as a number, such as "90%" or "0,9"."""
+    return isinstance(guess, str) and re.fullmatch(r"\s*-?[\d.,]*\d\s*%?\s*", guess) is not None
 
 
 def compare_guess(part: str, guess: Any, truth: Any, within: float) -> str:

@@ -16,7 +16,7 @@ from mechkit.course.cards import Card
 from mechkit.course.checks import Surroundings, Verdict, check
 from mechkit.course.exercise import MODEL, Chapter, Exercise, Option
 from mechkit.course.exercises import find_chapter
-from mechkit.course.guesses import compare_guess, is_another_kind, is_near, plain, said
+from mechkit.course.guesses import compare_guess, is_another_kind, is_near, is_number_in_words, plain, said
 from mechkit.course.progress import Progress
 from mechkit.course.scope import imports_of
 from mechkit.network.downloads import OneSentence
@@ -122,19 +122,19 @@ class Lesson:
         self._show(Card("quiet", title, (exercise.hints[shown - 1],)))
 
     def reveal(self, name: str) -> None:
-        """Show a worked solution, after every hint and one real attempt."""
+        """Show a worked solution: to whoever has passed, else after every hint and one real attempt."""
         exercise = self._find(name)
         if exercise is None:
             return None
         entry = self._entry(exercise)
-        left = len(exercise.hints) - entry.get("hints", 0)
-        tried = entry.get("tries", 0) > 0 or entry.get("status") == "passed"
-        if left > 0 or not tried:
-            wanted = f'{left} more of lesson.hint("{exercise.name}")' if left > 0 else "one real attempt, checked"
-            return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First comes {wanted}.",)))
+        left, passed = len(exercise.hints) - entry.get("hints", 0), entry.get("status") == "passed"
+        if not passed and (left > 0 or not entry.get("tries", 0)):
+            hints = f'{left} more hint{"s" * (left > 1)}, lesson.hint("{exercise.name}")'
+            wanted = hints if left > 0 else "one real attempt, checked"
+            return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First, {wanted}.",)))
         self._update(exercise, seen=True)
         title = f"{self._label(exercise)} · a worked solution, slow and plain"
-        return self._show(Card("quiet", title, code=exercise.worked_solution()))
+        return self._show(Card("quiet", title, ("Seeing it costs no points.",), exercise.worked_solution()))
 
     def predict(self, name: str, **guess: Any) -> None:
         """Record a guess before the result is seen; `...` means not guessed yet."""
@@ -150,6 +150,8 @@ class Lesson:
         self.progress.change(record)
         guessed = ", ".join(f"{part} = {said(value)}" for part, value in entry["guess"].items())
         told = "Your first guess stays: you have seen the outcome." if "outcome" in entry else "Recorded. Now look."
+        if any(map(is_number_in_words, entry["guess"].values())):
+            told = "Recorded as words. If a number was asked for, write it without quotes, a share as 0.9: guess again."
         return self._show(Card("quiet", f"Prediction {name}: {guessed}", (told,)))
 
     def outcome(self, name: str, *, within: float = 0.0, **truth: Any) -> None:
@@ -273,7 +275,13 @@ class Lesson:
         shown, all_hints = entry.get("hints", 0), len(exercise.hints)
         more = f'lesson.hint("{exercise.name}") ({shown + 1} of {all_hints})'
         step = more if shown < all_hints else f'lesson.reveal("{exercise.name}")'
-        lines = (verdict.message, f"Next: {step}", "It printed:" if verdict.printed else "")
+        left = f"Each wrong choice halves the points: {exercise.worth(entry.get('tries', 0)):g} left."
+        lines = (
+            verdict.message,
+            left if exercise.choice else "",
+            f"Next: {step}",
+            "It printed:" * bool(verdict.printed),
+        )
         return Card("wrong", f"{label} · {verdict.stage}", lines, verdict.printed)
 
     def _show(self, card: Card) -> None:
@@ -301,10 +309,10 @@ def _is_graded() -> bool:
 
 
 def _offer(parts: list[tuple[str, Any, dict[str, Option]]]) -> tuple[str, ...]:
-    return tuple(
-        f"{name}: " + " · ".join(f'"{key}" {option.text}' for key, option in options.items())
-        for name, _, options in parts
-    )
+    lines: list[str] = []
+    for name, _, options in parts:
+        lines += [f"{name}, one of:", *(f'· "{key}": {option.text}' for key, option in options.items())]
+    return tuple(lines)
 
 
 def _is_one_of(options: dict[str, Option], choice: Any) -> bool:

@@ -284,7 +284,7 @@ def test_a_finding_of_parts_says_which_part_differs_and_not_what_was_wanted(note
     exercise = replace(WIDEST, reference=lambda x: {"size": 3, "name": "a"}, cases=lambda seed: [(1,)], mistakes=())
     verdict = judge(notebook, 'def widest(x): return {"size": 3, "name": "b"}', exercise, "widest")
     assert verdict.message == (
-        "Yours is {'size': 3, 'name': 'b'}: not what these data give. It first parts at ['name']."
+        "Yours is {'size': 3, 'name': 'b'}: not what these data give. It first differs at ['name']."
     )
 
 

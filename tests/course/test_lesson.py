@@ -259,8 +259,8 @@ def test_an_answer_may_not_call_a_later_one(answer):
 
 def test_each_wrong_try_of_a_choice_halves_its_points(answer):
     wrong, right = "def pick(x): return x", RIGHT.replace("twice", "pick")
-    answer(wrong, "pick")
-    answer(wrong, "pick")
+    assert "Each wrong choice halves the points: 2 left." in answer(wrong, "pick")
+    assert "Each wrong choice halves the points: 1 left." in answer(wrong, "pick")
     assert "passed, 1 point\n" in answer(right, "pick")
     assert entry("pick")["points"] == 1.0
 
@@ -338,17 +338,26 @@ def test_hints_come_one_by_one_and_the_last_stays(lesson, told):
 
 
 def test_a_solution_is_shown_after_all_hints_and_one_real_attempt(lesson, answer, told):
-    assert 'First comes 3 more of lesson.hint("twice").' in told(lesson.reveal, "twice")
-    for _ in range(3):
-        told(lesson.hint, "99_twice")
+    assert 'First, 3 more hints, lesson.hint("twice").' in told(lesson.reveal, "twice")
+    told(lesson.hint, "99_twice")
+    told(lesson.hint, "99_twice")
+    assert 'First, 1 more hint, lesson.hint("twice").' in told(lesson.reveal, "twice")
+    told(lesson.hint, "99_twice")
     answer(STUB)
-    assert "First comes one real attempt, checked." in told(lesson.reveal, "twice")
+    assert "First, one real attempt, checked." in told(lesson.reveal, "twice")
     assert not entry().get("seen")
     answer(WRONG)
     shown = told(lesson.reveal, "twice")
     assert "    def twice(x):\n        return [_double(value) for value in x]\n" in shown
     assert "    def _double(value):\n        return value + value" in shown
     assert entry()["seen"]
+
+
+def test_who_has_passed_may_see_the_solution_without_a_hint(lesson, answer, told):
+    answer(RIGHT)
+    shown = told(lesson.reveal, "twice")
+    assert "Seeing it costs no points." in shown
+    assert "    def twice(x):" in shown
 
 
 @pytest.mark.parametrize("name", ["again", "99_again"])
@@ -421,6 +430,17 @@ def test_no_guess_is_no_prediction(lesson, told):
     assert predictions() is None
 
 
+@pytest.mark.parametrize("guess", ["90%", "0.9", " -3 ", "0,9", "1.5 %"])
+def test_a_number_in_quotes_is_noticed_at_once(lesson, told, guess):
+    assert "If a number was asked for, write it without quotes" in told(lesson.predict, "loss", value=guess)
+    assert "Recorded. Now look." in told(lesson.predict, "loss", value=0.9)
+
+
+@pytest.mark.parametrize("guess", ["small", "L3", "layer 3", "", "%", "3 or 4"])
+def test_words_are_a_guess(lesson, told, guess):
+    assert "Recorded. Now look." in told(lesson.predict, "loss", value=guess)
+
+
 def test_words_for_a_number_do_not_count_as_a_guess(lesson, told):
     told(lesson.predict, "loss", value="small")
     assert told(lesson.outcome, "loss", value=3.0) == (
@@ -456,7 +476,7 @@ def test_a_guess_may_be_written_in_any_way(lesson, told, guess, truth, right):
 def test_a_claim_that_is_not_filled_in_offers_the_choices(lesson, told):
     said = told(lesson.claim, "late", evidence=...)
     assert said.startswith("○ Claim 99 · not filled in yet\n")
-    assert '"late" It is late · "early" It is early' in said
+    assert '  statement, one of:\n  · "late": It is late\n  · "early": It is early\n  evidence, one of:\n' in said
     assert Progress().read()["claims"] == {}
 
 
