@@ -77,6 +77,7 @@ def test_the_chapter_opens_with_its_question_and_ends_with_the_next_one(path):
     assert f"[{after.number} · {capital(after.title)}]({following}.ipynb)" in cells[-2].source
     assert after.question in cells[-2].source or after.number == "00"
     assert "*Kernel ▸ Shut Down Kernel*" in cells[-2].source
+    assert "[reading map](reading_map.md)" in cells[-2].source
 
 
 def test_the_map_and_the_readme_name_every_chapter():
