@@ -87,7 +87,7 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
         if watchdog.strikes:
             raise TooLong(
                 f"It was still running after {seconds:g} seconds and was stopped. A right answer needs less than "
-                "two: look for a loop that never ends."
+                "two: look for a loop that never ends, or that does more than was asked."
             ) from None
 
 

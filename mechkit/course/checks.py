@@ -190,6 +190,7 @@ def wrong_because(question: Question, number: int, difference: Difference, outco
         # what was wanted is not said: it is what the learner is to find, or to choose
         models = [each.name for each in question.filled[number] if isinstance(each, LanguageModel)]
         shown = f"what {models[0]} shows" if models else "what these data give"
+        shown += ", a small random model on which your function has to work as well" * shown.startswith("what tiny ")
         first = f" It first differs at {difference.place}." if difference.place else ""
         return f"Yours is {_short(outcome.result)}: not {shown}.{first}"
     return difference.sentence
@@ -236,7 +237,8 @@ def _tiny(wanted: Tiny) -> Any:
 
 def _short(value: Any) -> str:
     try:
-        text = repr(value.tolist() if isinstance(value, Tensor) and value.ndim < 2 else value)
+        value = value.tolist() if isinstance(value, Tensor) and value.ndim < 2 else value
+        text = f"{value:.4g}" if isinstance(value, float) else repr(value)
     except Exception:  # an object of the learner's own making
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -277,7 +277,15 @@ def test_a_finding_is_computed_on_tiny_models(notebook):
 
 def test_a_typed_finding_is_shown_but_not_corrected(notebook):
     verdict = judge(notebook, "def widest(lm): return 10 ** 6", WIDEST, "widest")
-    assert verdict.message == "Yours is 1000000: not what tiny llama shows."
+    assert verdict.message == (
+        "Yours is 1000000: not what tiny llama shows, a small random model on which your function has to work as well."
+    )
+
+
+def test_a_wrong_number_is_shown_with_four_digits(notebook):
+    exercise = replace(WIDEST, reference=lambda x: 0.5, cases=lambda seed: [(1,)], mistakes=())
+    verdict = judge(notebook, "def widest(x): return 1 / 3", exercise, "widest")
+    assert verdict.message == "Yours is 0.3333: not what these data give."
 
 
 def test_a_finding_of_parts_says_which_part_differs_and_not_what_was_wanted(notebook):

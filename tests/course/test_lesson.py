@@ -374,6 +374,12 @@ def test_use_hands_out_ours_until_theirs_has_passed(lesson, answer, capsys, name
     assert lesson.use(name) is mine
 
 
+def test_use_says_that_a_new_kernel_does_not_know_what_has_passed(notebook, answer, capsys):
+    answer(RIGHT)
+    Lesson(CHAPTER, notebook).use("twice")
+    assert "Using twice: ours; yours passed in an earlier kernel: run its cell" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "form", ["[v + v for v in x]", "tuple(v + v for v in x)", "np.array(x) * 2", "2 * torch.tensor(x)"]
 )
