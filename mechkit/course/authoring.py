@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import nbclient
@@ -115,7 +115,6 @@ def run(notebook: NotebookNode, environment: Mapping[str, str] | None = None) ->
             kernel_name="python3",
             record_timing=False,
             store_widget_state=False,
-            coalesce_streams=True,
             resources={"metadata": {"path": folder}},
         )
         progress = {"MECHKIT_HOME": str(Path(folder, "progress"))}
@@ -219,14 +218,25 @@ def _settle(cell: NotebookNode) -> None:
     """Drop from an executed cell what differs between two equal runs, and what a page without a kernel cannot show.
 
     A widget is only an error or a blank there: a progress bar has nothing more to say, and of an explorer the twin
-    that `show_live` displays beside it stays.
+    that `show_live` displays beside it stays. In how many pieces a text arrives differs too, so it becomes one.
     """
     cell.metadata = _kept_metadata(cell)
     if cell.cell_type == "code":
-        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        cell.outputs = _in_one_piece(output for output in cell.outputs if WIDGET not in output.get("data", {}))
     for output in cell.get("outputs", []):
         if "data" in output:
             output.metadata = NotebookNode()
+
+
+def _in_one_piece(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """Outputs in which the pieces of a text that follow one another are joined."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and "name" in output and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _is_called(path: Path, name: str) -> bool:

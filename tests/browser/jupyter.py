@@ -235,9 +235,9 @@ class Notebook:
 class Explorer:
     """A chapter's explorer. Each move waits until what is shown has changed, and the kernel has nothing left to do."""
 
-    def __init__(self, notebook: Notebook):
+    def __init__(self, notebook: Notebook, cell: str):
         self._notebook, self.page = notebook, notebook.page
-        self._box = notebook.cell("explorer").locator(".mk-explorer").first
+        self._box = notebook.cell(cell).locator(".mk-explorer").first
 
     def press(self, control: str, key: str, text: str = "") -> None:
         """Press a key on a control, after typing a text into it if there is one."""

@@ -1,5 +1,6 @@
 """Every chapter in JupyterLab as its learner gets it: it runs, judges an answer, helps, and can be read and moved."""
 
+import re
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -93,10 +94,20 @@ def exercise(number):
 
 
 @pytest.fixture
-def cells(number):
+def solution(number):
+    return authoring.read(SOLUTIONS / f"{find_chapter(number).notebook}.ipynb").cells
+
+
+@pytest.fixture
+def cells(solution):
     """The solution's cells by what nbgrader calls them."""
-    solution = authoring.read(SOLUTIONS / f"{find_chapter(number).notebook}.ipynb").cells
     return {cell.metadata.nbgrader.grade_id: cell for cell in solution if "nbgrader" in cell.metadata}
+
+
+@pytest.fixture
+def explorer(solution):
+    """The id of the cell that shows the chapter's explorer."""
+    return next(cell.id for cell in solution if re.search(r"\bmk\.\w+Explorer\(", cell.source))
 
 
 def test_the_untouched_chapter_runs_to_its_end(untouched, lab, number):
@@ -128,23 +139,23 @@ def test_a_wrong_answer_is_named_a_hint_helps_and_the_right_one_passes(untouched
     assert lab.statuses()[exercise.id] == "passed"
 
 
-def test_the_explorer_follows_keys_and_mouse(untouched, number):
-    explorer = Explorer(untouched)
+def test_the_explorer_follows_keys_and_mouse(untouched, number, explorer):
+    shown = Explorer(untouched, explorer)
     control, text, key = KEYS[number]
-    explorer.press(control, key, text)
-    explorer.click(MOUSE[number])
+    shown.press(control, key, text)
+    shown.click(MOUSE[number])
 
 
-def test_it_can_be_read_at_every_width_in_both_themes(untouched, number, exercise, cells, pictures):
-    check = cells[f"{exercise.id}_check"].id
+def test_it_can_be_read_at_every_width_in_both_themes(untouched, number, exercise, explorer, cells, pictures):
+    parts = {"explorer": explorer, "check": cells[f"{exercise.id}_check"].id}
     untouched.draw_all()
     for theme in THEMES:
         untouched.theme(theme)
         for width in WIDTHS:
             untouched.width(width)
             assert untouched.too_wide() == []
-            for part in ("explorer", check):
-                untouched.cell(part).scroll_into_view_if_needed()
+            for part, cell in parts.items():
+                untouched.cell(cell).scroll_into_view_if_needed()
                 untouched.page.screenshot(path=pictures / f"{number}_{part}_{width}_{theme.lower()}.png")
         assert accessible(untouched.page, OUTPUT) == []
     untouched.theme("Light")

@@ -319,6 +319,7 @@ def test_a_line_taught_before_may_come_back(notebook):
 
 @pytest.mark.slow
 def test_execute_stores_fresh_outputs_and_leaves_progress_alone(tmp_path, notebook, monkeypatch):
+    cell_of(notebook, "setup").source += "\nprint('one', flush=True)\nprint('two')\ndisplay('shown')\nprint('three')"
     cell_of(notebook, "last").source = (
         "import os\nfrom pathlib import Path\nhome = Path(os.environ['MECHKIT_HOME'])\n"
         "print(home.exists(), Path.cwd() in home.parents, Path('here').write_text('x'))\n"
@@ -329,6 +330,8 @@ def test_execute_stores_fresh_outputs_and_leaves_progress_alone(tmp_path, notebo
     authoring.build(tmp_path, execute=True)
     solved = authoring.read(tmp_path / NAME)
     assert cell_of(solved, "check").outputs[0].text == "[3, 1, 2]\n"
+    first, shown, after = cell_of(solved, "setup").outputs
+    assert (first.text, shown.data["text/plain"], after.text) == ("one\ntwo\n", "'shown'", "three\n")
     [printed] = cell_of(solved, "last").outputs  # a widget says nothing without its kernel
     assert printed.text == "False True 1\n"
     assert authoring.check(tmp_path) == []
