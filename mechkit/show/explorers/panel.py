@@ -16,6 +16,7 @@ from mechkit.show.style import show_live
 # As dark as it takes to stand out from a bar's track in a light theme, and as light in a dark one.
 SHARE, ABOVE, BELOW, OTHER, CONTROL = "#9575cd", "#3d8fd1", "#e0605a", "#c8752c", "#8a8a8a"
 CSS = """
+.mk-explorer{container-type:inline-size}
 .mk-explorer .mk-words{line-height:1.45;min-height:calc(var(--mk-lines)*1.45em)}
 .mk-explorer .widget-label{text-align:left}
 .mk-explorer .mk-error{color:var(--jp-error-color0,#b2182b);font-weight:bold}
@@ -35,8 +36,10 @@ CSS = """
 .mk-explorer .widget-toggle-buttons button.mod-active{text-decoration:underline;text-underline-offset:3px}
 .mk-explorer :is(button,input,.noUi-handle,.widget-readout,[tabindex]):focus-visible{
   outline:3px solid var(--jp-brand-color1,#1976d2)!important;outline-offset:1px!important}
-@media (max-width:840px){.mk-explorer .mk-words{min-height:calc(var(--mk-lines)*2.5em)}
+@container (max-width:640px){.mk-explorer .mk-words{min-height:calc(var(--mk-lines)*2.5em)}
   .mk-explorer .mk-bar{width:9em}}
+@container (max-width:420px){.mk-explorer .mk-bar{width:5em}
+  .mk-explorer th,.mk-explorer td{padding-right:8px}}
 """
 WIDE, LABEL = "min(100%, 36em)", {"description_width": "7.5em"}
 WRAPPED = {"flex_flow": "row wrap"}
