@@ -150,9 +150,8 @@ def train_attention_only(
     optimiser = AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), fused=True)
     generator = torch.Generator().manual_seed(seed)
     seen, measured = [], []
-    for step in tqdm(
-        range(steps + 1), desc=f"{layers} layer{'s' * (layers > 1)}", mininterval=0.5, disable=not progress
-    ):
+    name = f"{layers} layer{'s' * (layers > 1)}"
+    for step in tqdm(range(steps + 1), desc=name, mininterval=0.5, leave=False, disable=not progress):
         if step % every == 0:
             seen.append(step)
             measured.append(_measure(model))

@@ -180,7 +180,7 @@ def train_toys(
     optimiser = Adam([W, b], lr=RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     last = torch.zeros(len(each))
-    for step in tqdm(range(steps), desc="training", disable=not progress):
+    for step in tqdm(range(steps), desc="training", leave=False, disable=not progress):
         x = toy.sampler((BATCH, toy.n_features), each, generator)
         losses = toy.loss(x, toy.reconstruct(x, W, b))
         optimiser.zero_grad()

@@ -51,7 +51,7 @@ class Lab:
             free.bind((HOST, 0))
             self.port = free.getsockname()[1]
         own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-        own |= {"IPYTHONDIR": str(folder / "ipython"), "MECHKIT_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        own |= {"IPYTHONDIR": str(folder / "ipython"), "MECHKIT_HOME": str(self.home)}
         self._environment = own | {"HTTP_PROXY": CLOSED, "HTTPS_PROXY": CLOSED, "NO_PROXY": f"{HOST},localhost"}
         self._log = folder / "server.log"
         open_lab(self.work, browser=False, run=self._start)
