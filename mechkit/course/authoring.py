@@ -3,11 +3,12 @@
 `solutions/NN_name.ipynb` is the source: solved, executed, outputs stored. `chapters/NN_name.ipynb` is that
 notebook with its marked regions cut out, its outputs dropped and nbgrader's release metadata added, the same
 to the byte wherever it is made. A chapter is never written from a solution with a fault, nor one that would
-give an answer away.
+give an answer away. The answers go to a file inside the package, whence `lesson.reveal` takes them.
 """
 
 import copy
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -20,13 +21,15 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from nbformat.validator import iter_validate
 
-from mechkit.course.proofreading import faults, kind_of, leaks, stale_outputs
-from mechkit.course.regions import cut
+from mechkit.course.exercises import WORKED
+from mechkit.course.proofreading import CHECK, faults, kind_of, leaks, nbgrader, stale_outputs
+from mechkit.course.regions import cut, solved
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+EXERCISES = "mechkit/course/exercises"
 CELL_METADATA = ("nbgrader", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_SECONDS = 600
@@ -34,37 +37,40 @@ ANSI_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def build(root: Path, names: Sequence[str] = (), execute: bool = False) -> list[Path]:
-    """Make the chapters of some solutions, or of all, and return their paths.
+    """Make the chapters and worked solutions of some solution notebooks, or of all, and return their paths.
 
     Args:
-        root: The checkout, which holds `solutions/` and `chapters/`.
+        root: The checkout, which holds `solutions/`, `chapters/` and the package.
         names: Such as "04" or "04_logit_lens"; all if empty.
         execute: Run each solution first, in a fresh kernel, and store its outputs.
     Raises: ValueError, a sentence a line, if a solution has faults, would leak or does not run. What was
         finished before it stays.
     """
-    chapters = []
+    made = []
     for path in solution_paths(root, names):
         solution = _read_sound(path)
         if execute:
             solution = _run_named(solution, f"solutions/{path.name}")
             _write(path, to_text(solution))
-        chapter = generate(solution)
-        if found := leaks(solution, chapter, f"chapters/{path.name}"):
+        if found := leaks(solution, generate(solution), f"chapters/{path.name}"):
             raise ValueError("\n".join(found))
-        chapters.append(root / "chapters" / path.name)
-        _write(chapters[-1], to_text(chapter))
-    return chapters
+        for file, text in _made(path, solution).items():
+            _write(root / file, text)
+            made.append(root / file)
+    return made
 
 
 def check(root: Path, names: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the solutions and chapters on disk, a sentence each; empty if nothing is."""
+    """What is wrong with the solutions, and with what was made of them, a sentence each; empty if nothing is."""
     paths = solution_paths(root, names)
-    problems = [problem for path in paths for problem in _check_pair(path, root / "chapters" / path.name)]
+    problems = [problem for path in paths for problem in _check_made(root, path)]
     if not names:
-        solved = {path.name for path in paths}
-        orphans = [path.name for path in _notebooks(root / "chapters") if path.name not in solved]
+        sources = {path.name for path in paths}
+        orphans = [path.name for path in _notebooks(root / "chapters") if path.name not in sources]
         problems += [f"chapters/{name} has no solution: write solutions/{name}, or delete it." for name in orphans]
+        shipped = {WORKED.format(path.stem[:2]) for path in paths}
+        orphans = sorted({path.name for path in (root / EXERCISES).glob(WORKED.format("*"))} - shipped)
+        problems += [f"{EXERCISES}/{name} belongs to no solution; delete it." for name in orphans]
     return problems
 
 
@@ -87,6 +93,15 @@ def generate(solution: NotebookNode) -> NotebookNode:
     """The chapter of a solution: answers cut, outputs dropped, metadata as nbgrader 0.9 releases it."""
     cells = [_chapter_cell(cell) for cell in solution.cells]
     return NotebookNode(cells=cells, metadata=copy.deepcopy(METADATA), nbformat=4, nbformat_minor=5)
+
+
+def worked(solution: NotebookNode) -> str:
+    """The file of a solution's answers: each exercise's id, and its answer cell as solved, line by line."""
+    metas = [(nbgrader(cell), cell) for cell in solution.cells if nbgrader(cell)]
+    exercises = {meta["grade_id"].removesuffix(CHECK) for meta, _ in metas if meta["grade"]}
+    answers = {meta["grade_id"]: solved(cell.source).split("\n") for meta, cell in metas if meta["solution"]}
+    shown = {name: lines for name, lines in answers.items() if name in exercises}
+    return json.dumps(shown, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def checksum(cell: NotebookNode) -> str:
@@ -160,22 +175,32 @@ def to_text(notebook: NotebookNode) -> str:
     return nbformat.v4.writes(notebook) + "\n"
 
 
-def _check_pair(path: Path, chapter_path: Path) -> list[str]:
+def _check_made(root: Path, path: Path) -> list[str]:
     name, chapter_name = f"solutions/{path.name}", f"chapters/{path.name}"
     try:
         solution = _read_sound(path)
     except ValueError as error:
         return str(error).splitlines()
     problems = stale_outputs(solution, name)
+    for file, text in _made(path, solution).items():
+        if not (root / file).is_file():
+            problems.append(f"{file} is missing; run `mechkit build`.")
+        elif (root / file).read_bytes() != text.encode():
+            problems.append(f"{file} is not what {name} generates; run `mechkit build`.")
     try:
-        chapter = read(chapter_path)
+        return problems + leaks(solution, read(root / chapter_name), chapter_name)
     except FileNotFoundError:
-        return [*problems, f"{chapter_name} is missing; run `mechkit build`."]
+        return problems
     except ValueError as error:
         return [*problems, f"{chapter_name} {error}"]
-    if chapter_path.read_bytes() != to_text(generate(solution)).encode():
-        problems.append(f"{chapter_name} is not what {name} generates; run `mechkit build`.")
-    return problems + leaks(solution, chapter, chapter_name)
+
+
+def _made(path: Path, solution: NotebookNode) -> dict[str, str]:
+    """The files that are made of a solution, by their place in a checkout."""
+    return {
+        f"chapters/{path.name}": to_text(generate(solution)),
+        f"{EXERCISES}/{WORKED.format(path.stem[:2])}": worked(solution),
+    }
 
 
 def _read_sound(path: Path) -> NotebookNode:
@@ -253,7 +278,7 @@ def _write(path: Path, text: str) -> None:
     data = text.encode()
     if path.is_file() and path.read_bytes() == data:
         return
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)

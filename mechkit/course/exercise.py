@@ -5,9 +5,6 @@ solution notebook) and the wrong answers that learners are known to give, so tha
 only "wrong" but which mistake it met.
 """
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,7 +74,7 @@ class Exercise:
     Args:
         id: Stable, `NN_name`; `name` is also the function that the learner writes.
         kind: "code" is a function of its arguments; "finding" is read off the model.
-        reference: The truth: a slow obvious loop or an identity. Also shown by `lesson.reveal`.
+        reference: The truth: a slow obvious loop or an identity.
         cases: From a seed to argument tuples. Seed 0 is what the notebook shows; others are hidden.
         mistakes: At least two.
         hints: At least two; the last is nearly the answer.
@@ -121,45 +118,9 @@ class Exercise:
     def ours(self) -> Callable[..., Any]:
         return self.library or self.reference
 
-    def worked_solution(self) -> str:
-        """The reference as a learner may paste it: without annotations, with its imports and private helpers."""
-        found, waiting, known = {}, [inspect.unwrap(self.reference)], set()
-        while waiting:
-            function = waiting.pop(0)
-            found[function] = tree = _bare(function)
-            for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
-                value = inspect.unwrap(function.__globals__.get(name))
-                if inspect.isfunction(value) and value.__module__ == function.__module__:
-                    waiting += [value] if value not in (*found, *waiting) else []
-                elif value is not None:
-                    known |= _line_for(name, value)
-        lines = "\n".join(sorted(known, key=lambda line: (" = " in line, line)))
-        functions = [ast.unparse(each) for each in reversed(found.values())]  # what is called stands first
-        return "\n\n\n".join([lines] * bool(known) + functions)
-
     def worth(self, wrong_tries: int) -> float:
         """Points for passing after some wrong tries."""
         return self.points / 2**wrong_tries if self.choice else self.points
-
-
-def _line_for(name: str, value: Any) -> set[str]:
-    """The line that makes a global of a reference known, where one line can."""
-    if inspect.ismodule(value):
-        return {f"import {value.__name__}" + (f" as {name}" if value.__name__ != name else "")}
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return {f"from {value.__module__} import {name}"}
-    return {f"{name} = {value!r}"} if isinstance(value, int | float | str | tuple | list | dict) else set()
-
-
-def _bare(function: Callable[..., Any]) -> ast.Module:
-    """A function's syntax without decorators and annotations, which would need more imports than it has lines."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.decorator_list, node.returns = [], None
-        if isinstance(node, ast.arg):
-            node.annotation = None
-    return tree
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mechkit.course.absence import explained
 from mechkit.course.cards import Card
 from mechkit.course.checks import Surroundings, Verdict, check
 from mechkit.course.exercise import MODEL, Chapter, Exercise, Option
-from mechkit.course.exercises import find_chapter
+from mechkit.course.exercises import find_chapter, worked_solution
 from mechkit.course.guesses import compare_guess, is_another_kind, is_near, is_number_in_words, plain, said
 from mechkit.course.progress import Progress
 from mechkit.course.scope import imports_of
@@ -135,8 +135,8 @@ class Lesson:
             wanted = hints if left > 0 else "one real attempt, checked"
             return self._show(Card("quiet", f"{self._label(exercise)} · not yet", (f"First, {wanted}.",)))
         self._update(exercise, seen=True)
-        title = f"{self._label(exercise)} · a worked solution, slow and plain"
-        return self._show(Card("quiet", title, ("Seeing it costs no points.",), exercise.worked_solution()))
+        title = f"{self._label(exercise)} · a worked solution"
+        return self._show(Card("quiet", title, ("Seeing it costs no points.",), worked_solution(exercise.id)))
 
     def predict(self, name: str, **guess: Any) -> None:
         """Record a guess before the result is seen; `...` means not guessed yet."""

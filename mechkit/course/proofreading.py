@@ -48,6 +48,7 @@ def faults(notebook: NotebookNode, name: str) -> list[str]:
     """
     ids = Counter(cell.id for cell in notebook.cells)
     grade_ids = Counter(nbgrader(cell).get("grade_id") for cell in notebook.cells)
+    answers = {nbgrader(cell).get("grade_id") for cell in notebook.cells if nbgrader(cell).get("solution")}
     found = [] if notebook.cells else [f"{name} has no cells."]
     for place, cell in zip(places(notebook, name), notebook.cells, strict=True):
         grade_id = nbgrader(cell).get("grade_id")
@@ -58,6 +59,8 @@ def faults(notebook: NotebookNode, name: str) -> list[str]:
             sentences.append(f"has the grade_id {grade_id!r}, which another cell has too")
         if _needs_check(cell) and f"{grade_id}{CHECK}" not in grade_ids:
             sentences.append(f"is an answer without a check: no cell has the grade_id '{grade_id}{CHECK}'")
+        if kind_of(cell) == "check" and (checked := str(grade_id).removesuffix(CHECK)) not in answers:
+            sentences.append(f"is a check without an answer: no answer has the grade_id {checked!r}")
         found += [f"{place} {sentence}." for sentence in sentences]
     return found
 

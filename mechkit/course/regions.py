@@ -78,6 +78,14 @@ def cut(source: str) -> str:
     return "\n".join(lines)
 
 
+def solved(source: str) -> str:
+    """The author's form of a code cell: every answer in its place, without the markers around it."""
+    lines = source.split("\n")
+    for region in reversed(find_regions(source)):
+        del lines[region.last], lines[region.first]
+    return "\n".join(lines)
+
+
 def outside(source: str) -> list[str]:
     """The lines of a code cell that the learner gets to see."""
     lines = source.split("\n")

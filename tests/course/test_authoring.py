@@ -25,6 +25,7 @@ print(result)
 assert result == [3, 1, 2]
 ### END HIDDEN TESTS"""
 NAME = "solutions/99_small.ipynb"
+WORKED = "mechkit/course/exercises/ch99_solutions.json"
 
 
 def grader(grade_id, grade, solution, locked, **more):
@@ -99,7 +100,7 @@ def test_ids_and_tags_stay_and_what_is_volatile_goes(course, notebook):
 def test_the_file_is_the_same_to_the_byte_every_time(course):
     path = course / "chapters" / "99_small.ipynb"
     before = path.read_bytes()
-    assert authoring.build(course) == [path]
+    assert authoring.build(course) == [path, course / WORKED]
     assert path.read_bytes() == before
     assert before.endswith(b"}\n")
     assert b"\r" not in before
@@ -168,12 +169,42 @@ def test_missing_orphaned_and_broken_chapters_are_reported(course):
         "chapters/98_other.ipynb has no solution: write solutions/98_other.ipynb, or delete it.",
     ]
     (chapters / "99_small.ipynb").write_text("{", encoding="utf-8")
-    assert "chapters/99_small.ipynb is not a notebook" in authoring.check(course, ["99"])[0]
+    assert "chapters/99_small.ipynb is not a notebook" in authoring.check(course, ["99"])[-1]
+
+
+def test_the_worked_solution_is_the_answer_cell_without_its_markers(course):
+    """Of exercises only: nobody reveals a guess. The lines are the cell's, so that a change shows line by line."""
+    text = (course / WORKED).read_bytes().decode()
+    worked = json.loads(text)
+    assert worked == {
+        "99_shift": [
+            "def shift(x: list, by: int) -> list:",
+            '    """Move every item along."""',
+            "    turned = x[-by:] + x[:-by]",
+            "    return list(turned)",
+        ]
+    }
+    assert text == json.dumps(worked, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def test_stale_missing_and_orphaned_worked_solutions_are_reported(course, notebook):
+    stale = f"{WORKED} is not what {NAME} generates; run `mechkit build`."
+    cell_of(notebook, "answer").source = ANSWER.replace("turned", "moved")
+    save(course, notebook)
+    for names in ([], ["99"]):
+        assert authoring.check(course, names) == [stale]  # the chapter has not changed
+    (course / WORKED).unlink()
+    assert authoring.check(course) == [f"{WORKED} is missing; run `mechkit build`."]
+    authoring.build(course, ["99"])
+    assert authoring.check(course) == []
+    (course / WORKED).with_name("ch98_solutions.json").write_text("{}\n")
+    orphaned = WORKED.replace("99", "98")
+    assert authoring.check(course) == [f"{orphaned} belongs to no solution; delete it."]
 
 
 def test_names_choose_and_unknown_names_list_what_there_is(course):
     for name in ("99", "99_small", "99_small.ipynb", NAME):
-        assert [path.name for path in authoring.build(course, [name])] == ["99_small.ipynb"]
+        assert authoring.build(course, [name])[0].name == "99_small.ipynb"
     with pytest.raises(ValueError, match=r"no solution called '9'\. There are: 99_small"):
         authoring.build(course, ["9"])
     with pytest.raises(ValueError, match="has no solutions folder"):
@@ -224,6 +255,10 @@ FAULTS = {
     ),
     "bad grade_id": (change("guess", grade_id="99 guess"), "has the grade_id '99 guess'; it must be letters"),
     "no check": (change("check", grade_id="99_other"), "no cell has the grade_id '99_shift_check'"),
+    "no answer": (
+        change("answer", grade_id="99_other"),
+        "cell 5 ('check'), is a check without an answer: no answer has the grade_id '99_shift'",
+    ),
     "no points": (change("check", points=None), "cell 5 ('check'), is graded and has points None"),
     "odd kind": (change("check", locked=False), "cell 5 ('check'), has nbgrader metadata of no known kind"),
     "old schema": (change("check", schema_version=1), "has nbgrader schema_version 1; it must be 3"),
@@ -335,7 +370,7 @@ def test_execute_stores_fresh_outputs_and_leaves_progress_alone(tmp_path, notebo
     [printed] = cell_of(solved, "last").outputs  # a widget says nothing without its kernel
     assert printed.text == "False True 1\n"
     assert authoring.check(tmp_path) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chapters", "solutions"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chapters", "mechkit", "solutions"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 import pytest
 
-from mechkit.course.regions import cut, find_regions, outside
+from mechkit.course.regions import cut, find_regions, outside, solved
 
 ANSWER = '''def double(
     x: float,
@@ -50,6 +50,13 @@ def test_a_cell_without_markers_is_left_alone():
 
 def test_outside_is_what_the_learner_sees_of_the_source():
     assert outside(GUESS) == ["guess = ...", "print(guess)"]
+
+
+def test_the_solved_form_lacks_only_the_markers():
+    assert solved(GUESS) == "guess = ...\nguess = 7\nprint(guess)"
+    both = solved(f"{ANSWER}\n{GUESS}")
+    assert "###" not in both
+    assert '    """Twice x."""\n    two = 2.0\n    return two * x\n\n\nprint("given")\n' in both
 
 
 def test_several_regions_in_one_cell():

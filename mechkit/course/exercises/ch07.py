@@ -7,7 +7,7 @@ from itertools import count, product
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechkit.course.exercise import MODEL, Chapter, Claim, Exercise, Mistake, Option, Property, Tiny
@@ -247,8 +247,11 @@ BOTH_WAYS = Exercise(
 # patch --------------------------------------------------------------------------------------------------------
 
 
+Prompts = Sequence[str] | Int[Tensor, "batch pos"]
+
+
 def patch(
-    lm: LanguageModel, clean: Sequence[str], corrupted: Sequence[str], layer: int, position: int
+    lm: LanguageModel, clean: Prompts, corrupted: Prompts, layer: int, position: int
 ) -> Float[Tensor, "batch d_vocab"]:
     _, cache = run(lm, clean, sites="resid_pre", layers=layer)
     state = cache["resid_pre", layer][:, position]

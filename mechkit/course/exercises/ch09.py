@@ -54,6 +54,7 @@ RECOVERED = Exercise(
     points=1,
     minutes=5,
     reference=recovered,
+    library=lambda restored, clean, noisy: (restored - noisy) / (clean - noisy),  # later answers give it one number
     cases=lambda seed: [_restored(seed), _restored(seed + 20)],
     mistakes=(
         Mistake(
