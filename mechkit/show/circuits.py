@@ -6,6 +6,7 @@ every figure of the course: the first layer on top, the logits at the bottom.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
@@ -19,6 +20,10 @@ Head = tuple[int, int]
 LOGITS = "logits"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", ">", "<", "p", "h")
 COLORS = (*style.PALETTE, "#882255", "#8C8C8C", "#7A5C00", "#332288", "#8FBC5A")
+ACROSS, DOWN = 4.5, 0.44  # inches, about: of the unit of x, and of a row
+TAKEN = [(0.0, 0.0), (0.03, 0.28), (0.07, 0.28), (0.11, 0.28)]  # by a head and its name, seen from the head: x, rows
+CLEAR = 0.17  # inches to keep between a line and what it passes
+BAR = 0.8  # the logits' width, as a share of the heads'
 
 
 LOOKS = {
@@ -43,12 +48,11 @@ def circuit_layout(roles: Mapping[str, Sequence[Head]]) -> dict[Head, tuple[floa
         came = f"two roles for L{twice[0][0]}H{twice[0][1]}" if twice else "no head at all"
         raise ValueError(f"wanted a circuit of heads with one role each; came {came}")
     layers = sorted({layer for layer, _ in heads})
-    widest = max(sum(head[0] == layer for head in heads) for layer in layers)
     found = {}
     for row, layer in enumerate(layers):
         here = [head for head in heads if head[0] == layer]  # in the order of the roles, so that like stand together
         for place, head in enumerate(here):
-            found[head] = ((place - (len(here) - 1) / 2) / widest, row)
+            found[head] = ((place - (len(here) - 1) / 2) / len(here), row)
     return found
 
 
@@ -84,12 +88,19 @@ def circuit_graph(
                 raise ValueError(
                     f"wanted lines between heads of the circuit, from a role, or to 'logits'; came {each!r}"
                 )
-    ax = ax or new_axes(8.6, 0.9 + 0.5 * (len(rows) + 1))
+    ax = ax or new_axes(8.6, 0.9 + DOWN * (len(rows) + 1))
+    ends = [(BAR * x, len(rows)) for x in (-0.5, 0.5)]
+    ax.plot(*zip(*ends, strict=True), color="#666666", lw=5, alpha=0.35, solid_capstyle="round", zorder=1)
     for start, end, size in lines:
         if start in joint:
             spots[start] = _bracket(ax, joint[start], looks[start][0])
         scale = [abs(each) for _, to, each in lines if not between or (to == LOGITS) == (end == LOGITS)]
-        ax.add_patch(_line(spots[start], spots[end], size, max(scale) or 1.0))
+        begin, goal = spots[start], spots[end]
+        goal = (BAR * begin[0], goal[1]) if end == LOGITS else goal
+        own = joint.get(start, ())
+        passed = [spot for head, spot in places.items() if head not in (start, end) and spot not in own]
+        bend = _bend(begin, goal, passed)
+        ax.add_patch(_line(begin, goal, size / (max(scale) or 1.0), bend, shrink=0 if start in joint else 7))
     for role, heads in roles.items():
         color, marker = looks[role]
         at = [places[tuple(map(int, head))] for head in heads]
@@ -97,7 +108,7 @@ def circuit_graph(
         ax.scatter(
             [x for x, _ in at], [row for _, row in at], s=size, color=color, marker=marker, edgecolor="white", zorder=3
         )
-    halo = [withStroke(linewidth=3, foreground="white")]
+    halo = [withStroke(linewidth=4, foreground="white")]
     for (layer, head), spot in places.items():
         name = f"L{layer}H{head}"
         ax.annotate(name, spot, (7, -9), textcoords="offset points", va="center", size=8, zorder=4, path_effects=halo)
@@ -122,23 +133,41 @@ def circuit_graph(
 
 def _bracket(ax: Axes, spots: Sequence[tuple[float, float]], color: str) -> tuple[float, float]:
     """A bracket below the heads that do something together, and the place where their line begins."""
-    low = max(row for _, row in spots) + 0.34
+    low = max(row for _, row in spots) + 0.46
     left, right = min(x for x, _ in spots), max(x for x, _ in spots)
     ax.plot([left, left, right, right], [low - 0.1, low, low, low - 0.1], color=color, lw=1.6, zorder=2)
     return (left + right) / 2, low
 
 
-def _line(start: tuple[float, float], end: tuple[float, float], size: float, most: float) -> FancyArrowPatch:
-    look = LOOKS["raises" if size >= 0 else "lowers"]
-    bend = 0.12 if start[0] <= end[0] else -0.12
+def _bend(start: tuple[float, float], end: tuple[float, float], passed: Sequence[tuple[float, float]]) -> float:
+    """How to bend a line so that it runs through no other head and no name: the slightest bend that is clear."""
+    size = np.array([ACROSS, -DOWN])
+    near = (np.array(passed).reshape(-1, 1, 2) + TAKEN).reshape(-1, 2) * size
+    begin, goal = np.array([start, end]) * size
+    along = np.linspace(0.05, 0.95, 40)[:, None]
+
+    def room(bend: float) -> float:
+        middle = (begin + goal) / 2 + bend * (goal - begin)[::-1] * (1, -1)  # as matplotlib's arc3 has it
+        curve = (1 - along) ** 2 * begin + 2 * along * (1 - along) * middle + along**2 * goal
+        return min(CLEAR, np.linalg.norm(curve[:, None] - near, axis=-1).min(initial=CLEAR))
+
+    usual = 0.06 if start[0] <= end[0] else -0.06
+    return max((usual * times for times in (1, -1, 2, -2, 4, -4, 6, -6)), key=room)
+
+
+def _line(
+    start: tuple[float, float], end: tuple[float, float], share: float, bend: float, *, shrink: float
+) -> FancyArrowPatch:
+    """From one place to another, as thick as its share of the largest, and `shrink` points clear of where it starts."""
+    look = LOOKS["raises" if share >= 0 else "lowers"]
     return FancyArrowPatch(
         start,
         end,
         arrowstyle="-|>",
         mutation_scale=9,
-        shrinkA=7,
+        shrinkA=shrink,
         shrinkB=9,
-        lw=0.6 + 2.4 * abs(size) / most,
+        lw=0.6 + 2.4 * abs(share),
         alpha=0.65,
         connectionstyle=f"arc3,rad={bend}",
         zorder=1,

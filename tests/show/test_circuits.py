@@ -3,6 +3,7 @@
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -76,6 +77,30 @@ def test_what_a_role_does_together_is_one_line_and_each_kind_of_line_says_its_un
     plt.close("all")
 
 
+def test_no_line_runs_through_another_head():
+    roles = {"mover": [(1, 0), (1, 1), (1, 2)], "below": [(2, 0)], "late": [(3, 0), (3, 1)]}
+    lines = [(head, "logits", 1.0) for heads in roles.values() for head in heads]
+    ax = circuit_graph(roles, [*lines, ("mover", (2, 0), 0.5)])
+    ax.figure.canvas.draw()
+    places = circuit_layout(roles)
+    starts = [places[head] for head, *_ in lines]
+    for patch, start in zip(ax.patches, starts, strict=False):
+        drawn = patch.get_path().interpolated(20).vertices  # in points of the screen
+        for place in set(places.values()) - {start}:
+            away = np.linalg.norm(drawn - ax.transData.transform(place), axis=1)
+            assert away.min() > 8 * ax.figure.dpi / 72, (start, place)
+    plt.close("all")
+
+
+def test_what_a_role_does_together_begins_at_its_bracket():
+    ax = circuit_graph(ROLES, [("mover <1>", (6, 3), 0.5)])
+    bracket = next(line for line in ax.lines if len(line.get_xdata()) == 4)
+    (arrow,) = ax.patches
+    assert arrow._posA_posB[0][1] == max(bracket.get_ydata())
+    assert arrow.shrinkA == 0
+    plt.close("all")
+
+
 def test_a_circuit_that_cannot_be_drawn_says_why():
     with pytest.raises(ValueError, match="no head at all"):
         circuit_graph({"mover": []})
@@ -124,6 +149,22 @@ def test_heads_that_are_off_are_hollow_in_the_drawing():
     assert explorer.graph.value.count("<circle") == 4
 
 
+def test_what_is_said_stands_above_the_switches():
+    _, controls, message, _, switches = CircuitExplorer(ROLES, Compute()).box.children
+    assert [each.description for each in controls.children] == ["Keep"]
+    assert "Off: none" in message.value
+    assert len(switches.children) == 3 + 1  # a row for each role, and "all on"
+
+
+def test_the_drawing_shrinks_with_its_page_and_is_outlined_in_the_colour_of_the_text():
+    explorer = CircuitExplorer(ROLES, Compute())
+    across = [float(each) for each in re.findall(r'cx="([\d.]+)%"', explorer.graph.value)]
+    assert len(across) == 4
+    assert all(14 < each < 100 for each in across)
+    assert "stroke:var(--jp-ui-font-color1" in explorer.box.children[0].value
+    assert "stroke=" not in explorer.graph.value
+
+
 def test_a_failing_answer_gets_a_sentence_and_the_drawing_stays():
     explorer = CircuitExplorer(ROLES, Compute())
     for head in ((5, 0), (5, 2), (3, 1)):
@@ -140,7 +181,7 @@ def test_every_switch_is_labelled_and_grouped_by_role():
     explorer = CircuitExplorer(ROLES, Compute())
     assert [switch.description for switch in explorer.switches.values()] == ["L5H0", "L5H2", "L3H1", "L6H3"]
     assert "none" not in explorer.roles
-    assert "<1>" not in explorer.box.children[2].children[0].value
+    assert "<1>" not in explorer.box.children[-1].children[0].children[0].value
 
 
 def test_the_twin_holds_each_role_off_by_turns(monkeypatch):

@@ -367,6 +367,12 @@ RECENCY = Exercise(
             ),
         ),
         Mistake(
+            "probabilities",
+            "Yours compares probabilities, which lie between 0 and 1. Asked are nats: take IO's *logit* less the "
+            "subject's, without the softmax.",
+            lambda lm, data: _by_order(data, _likelier(lm, data)),
+        ),
+        Mistake(
             "io_alone",
             "Yours compares IO's logit alone. A logit has no zero of its own: take IO's less the subject's.",
             lambda lm, data: _by_order(
@@ -375,10 +381,12 @@ RECENCY = Exercise(
         ),
     ),
     hints=(
+        "Two steps: every prompt's own logit difference, then its mean over the prompts of each order. A mask of true "
+        "and false picks the prompts of one.",
         "`logits, _ = mk.run(lm, data['prompts'], sites=())`, then `mk.logit_difference(logits, right, wrong)` with "
-        "the ids of `data['io']` and `data['subject']` as tensors.",
-        "`torch.tensor([order == 'BABA' for order in data['order']])` is a mask.",
-        "`return float(gap[baba].mean() - gap[~baba].mean())`.",
+        "the ids of `data['io']` and `data['subject']` as tensors: `lm.token_id(name)` gives one.",
+        "`baba = torch.tensor([order == 'BABA' for order in data['order']])` is the mask; return "
+        "`float(gap[baba].mean() - gap[~baba].mean())`.",
     ),
     discussion="The model leans towards the name that it heard last, whoever it is. An unbalanced set would report "
     "this lean as skill, or hide skill behind it. In a counterbalanced one it cancels in the mean and shows in the "
@@ -394,6 +402,12 @@ def _ids(lm: LanguageModel, names: Sequence[str]) -> Int[Tensor, " name"]:
 def _by_order(data: Data, values: Tensor) -> float:
     last = torch.tensor([order == "BABA" for order in data["order"]])
     return float(values[last].mean() - values[~last].mean())
+
+
+def _likelier(lm: LanguageModel, data: Data) -> Float[Tensor, " batch"]:
+    """By how much IO is likelier than S, prompt by prompt: a difference of probabilities."""
+    found, rows = _seen(lm, tuple(data["prompts"]))[0].softmax(-1), torch.arange(len(data["prompts"]))
+    return found[rows, _ids(lm, data["io"])] - found[rows, _ids(lm, data["subject"])]
 
 
 # dominant_head ------------------------------------------------------------------------------------------------
@@ -416,6 +430,29 @@ CONFUSED_DOMINANT: dict[str, Callable[[LanguageModel, Data], dict[str, Any]]] = 
     "looks_most_at_io": lambda lm, data: _dominant(lm, data, _best(_attention(lm, data)["IO"])),
     "magnitudes": lambda lm, data: _dominant(lm, data, _best(_shares_of(lm, *_names(data)).abs().mean(0))),
 }
+
+
+def _any_place(lm: LanguageModel, data: Data) -> dict[str, Any]:
+    """The right head, and the first of *all* places that `ioi_positions` gives: it has a fifth."""
+    right = dominant_head(lm, data)
+    attention = _attention(lm, data)
+    return right | {"looks_at": max(attention, key=lambda name: attention[name][right["head"]].item())}
+
+
+def _largest_size(lm: LanguageModel, data: Data) -> dict[str, Any]:
+    return _dominant(lm, data, _best(_shares(lm, data).abs()))
+
+
+@lru_cache(maxsize=64)
+def _tempting_case(seed: int) -> tuple:
+    """A tiny model whose longest bar is a negative one, and whose right head looks at the fifth place most of all."""
+    for attempt in count():
+        model = seed + 100 * (attempt // 6)
+        lm, data = tiny_model(seed=model), _small(seed + 1000 * attempt)
+        shares = _shares(lm, data)
+        if -shares.min() > shares.max() and _any_place(lm, data)["looks_at"] not in LOOKED_AT:
+            return (Tiny(model), data)
+    raise AssertionError
 
 
 def _other_place(lm: LanguageModel, data: Data) -> dict[str, Any]:
@@ -446,7 +483,7 @@ DOMINANT_HEAD = Exercise(
     points=2,
     minutes=12,
     reference=dominant_head,
-    cases=lambda seed: [_real(seed), *_telling(seed, APART_DOMINANT)],
+    cases=lambda seed: [_real(seed), *_telling(seed, APART_DOMINANT), _tempting_case(seed)],
     mistakes=(
         Mistake(
             "most_negative",
@@ -469,6 +506,18 @@ DOMINANT_HEAD = Exercise(
             "Yours takes magnitudes before the mean, so that a head which helps on one prompt and hurts on the next "
             "looks large. Keep the signs.",
             CONFUSED_DOMINANT["magnitudes"],
+        ),
+        Mistake(
+            "largest_size",
+            "Yours is the longest bar to *either* side (`.abs()`). Asked is the head that writes most *towards* IO: "
+            "keep the signs, and take the largest share.",
+            _largest_size,
+        ),
+        Mistake(
+            "any_place",
+            "The head is right. `mk.ioi_positions` knows a fifth place, 'S1+1', and yours counts it in: compare the "
+            "four that are asked, 'IO', 'S1', 'S2' and 'END'.",
+            _any_place,
         ),
         Mistake(
             "looks_least",
@@ -629,6 +678,9 @@ def _movers_by(lm: LanguageModel, data: Data, look: Tensor, write: Tensor) -> li
 CONFUSED_MOVERS: dict[str, Callable[[LanguageModel, Data], list[Head]]] = {
     "attention_alone": lambda lm, data: _ranked(_attention(lm, data)["IO"], data["movers"]),
     "shares_alone": lambda lm, data: _ranked(_shares(lm, data), data["movers"]),
+    "too_few_lookers": lambda lm, data: sorted(
+        _ranked(_attention(lm, data)["IO"], data["movers"]), key=lambda head: -_shares(lm, data)[head].item()
+    ),
     "looks_at_the_subject": lambda lm, data: _movers_by(lm, data, _attention(lm, data)["S2"], _shares(lm, data)),
     "most_negative": lambda lm, data: _movers_by(lm, data, _attention(lm, data)["IO"], -_shares(lm, data)),
     "first_prompt": lambda lm, data: _movers_by(
@@ -659,6 +711,12 @@ NAME_MOVERS = Exercise(
             "Yours are the heads with the largest shares, wherever they look. A name mover looks at IO: first take the "
             "`data['lookers']` heads that do so most.",
             CONFUSED_MOVERS["shares_alone"],
+        ),
+        Mistake(
+            "too_few_lookers",
+            "Yours takes the `data['movers']` heads that look most, and only sorts those by share. Choose among the "
+            "`data['lookers']` that look most, which are more: sort all of them by share, then cut.",
+            CONFUSED_MOVERS["too_few_lookers"],
         ),
         Mistake(
             "looks_at_the_subject",
@@ -739,6 +797,12 @@ def _among_names(logits: Tensor, tokens: Tensor, among: int) -> tuple[Tensor, Te
     return _copied(logits[..., tokens], torch.arange(len(tokens)), among)
 
 
+def _one_a_token(logits: Tensor, tokens: Tensor, among: int) -> tuple[Tensor, ...]:
+    """The scores with the mean over the heads in place of the tokens."""
+    each = [torch.stack(copying(row[None], token[None], among)) for row, token in zip(logits, tokens, strict=True)]
+    return tuple(torch.stack(each, dim=1).mean(-1))
+
+
 COPYING = Exercise(
     id="06_copying",
     kind="code",
@@ -778,6 +842,11 @@ COPYING = Exercise(
             "Your first score is right; the second takes one place too many. Count how many come out *lower* than the "
             "name, and ask for less than `among`.",
             lambda logits, tokens, among: (_copied(logits, tokens, among)[0], _copied(logits, tokens, among + 1)[1]),
+        ),
+        Mistake(
+            "one_a_token",
+            "Yours has one number a *token*. Asked is one a *head*: take the mean over the tokens, the first axis.",
+            _one_a_token,
         ),
         Mistake(
             "best_only",
@@ -1162,16 +1231,16 @@ def _repaired(
     data: Data,
     *,
     score: Callable[[Tensor, Tensor], Tensor] = lambda before, after: after - before,
-    movers_too: bool = False,
+    out: int | None = None,
     zeros: bool = False,
     first: bool = False,
 ) -> Head:
-    movers = name_movers(lm, data)
+    movers = name_movers(lm, data)[:out]
     before = _shares_of(lm, *_names(data))
     after = _shares_without(lm, *_names(data), tuple(data["fresh"]), tuple(movers), zeros)
     scores = score(before[0], after[0]) if first else score(before.mean(0), after.mean(0))
     scores = scores.clone()
-    for head in () if movers_too else movers:
+    for head in movers:
         scores[head] = -torch.inf
     return _best(scores)
 
@@ -1198,9 +1267,14 @@ CONFUSED_REPAIR: dict[str, Callable[[LanguageModel, Data], Head]] = {
 }
 
 
+def _without_one(lm: LanguageModel, data: Data) -> Head:
+    return _repaired(lm, data, out=1)
+
+
 def _mover_below(lm: LanguageModel, data: Data) -> bool:
-    """Whether some head stands above a name mover, and can make up for it."""
-    return min(name_movers(lm, data))[0] < lm.n_layers - 1
+    """Whether some head stands above a name mover and can make up for it, and one mover out is not all out."""
+    below = min(name_movers(lm, data))[0] < lm.n_layers - 1
+    return below and _without_one(lm, data) != repairer(lm, data)
 
 
 def _repairer_turned(lm: LanguageModel, data: Data) -> Head:
@@ -1234,6 +1308,12 @@ REPAIRER = Exercise(
             "Yours has the largest share in the intact model. Asked is whose share *rises* most when the movers are "
             "out.",
             CONFUSED_REPAIR["largest_before"],
+        ),
+        Mistake(
+            "first_mover",
+            "Yours knocks only the first mover out. Asked is what happens without all of `name_movers`: one edit each, "
+            "in the same `with mk.edit(lm, *edits):`.",
+            _without_one,
         ),
         Mistake(
             "first_prompt",

@@ -1,7 +1,8 @@
 """Chapter 06: switch heads of a circuit off and on, and see what is left of the answer.
 
 The explorer gets a function from the heads that are off to the answer, so that it needs no model itself. What was
-asked once is kept; everything is redrawn at once.
+asked once is kept; everything is redrawn at once. What is said stands above the switches, and the picture beside them
+where there is room for both, so that whoever switches a head sees what comes of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,17 @@ from mechkit.show.circuits import Head, circuit_layout, role_looks
 from mechkit.show.explorers import panel
 
 CSS = """
+.mk-circuit{flex-flow:row wrap!important}
+.mk-circuit>*{flex:1 0 100%}
+.mk-circuit>:nth-last-child(2){flex:1 1 300px}
+.mk-circuit>:last-child{flex:0 1 auto}
+.mk-explorer svg{width:100%;max-width:620px}
 .mk-explorer svg text{font:11px var(--jp-ui-font-family,sans-serif);fill:var(--jp-ui-font-color1,#222)}
+.mk-explorer svg circle{stroke:var(--jp-ui-font-color1,#222);stroke-width:1.5}
+.mk-explorer .mk-role{display:inline-block;width:.7em;height:.7em;border:1px solid var(--jp-ui-font-color1,#222)}
 """
 WHOLE, ALONE = "the whole model", "the circuit alone"
-ROW, WIDTH, LEFT = 34, 620, 70  # pixels
+ROW, LEFT = 40, 14  # pixels; percent of the width, kept for the layers' names
 
 
 class CircuitExplorer:
@@ -52,9 +60,14 @@ class CircuitExplorer:
             for layer, head in heads
         }
         self.reset = panel.button("all on", "Switch every head on", self._all_on)
-        rows = [[self.outside], *(self._row(role, heads) for role, heads in self.roles.items()), [self.reset]]
-        self.panel = panel.Panel("Circuit explorer", rows, css=CSS)
+        rows = [
+            widgets.HBox(self._row(role, heads), layout=widgets.Layout(**panel.WRAPPED))
+            for role, heads in self.roles.items()
+        ]
+        below = [widgets.VBox([*rows, self.reset])]
+        self.panel = panel.Panel("Circuit explorer", [[self.outside]], css=CSS, below=below)
         self.box, self.message, self.graph = self.panel.box, self.panel.message, self.panel.view
+        self.box.add_class("mk-circuit")
         panel.watch(self._draw, self.outside, *self.switches.values())
         self._draw()
 
@@ -71,8 +84,8 @@ class CircuitExplorer:
 
     def _row(self, role: str, heads: Sequence[Head]) -> list[widgets.Widget]:
         label = widgets.HTML(
-            f'<span style="color:{role_looks(self.roles)[role][0]}">■</span> {escape(role)}',
-            layout=widgets.Layout(width="13em"),
+            f'<span class="mk-role" style="background:{role_looks(self.roles)[role][0]}"></span> {escape(role)}',
+            layout=widgets.Layout(width="12em"),
         )
         return [label, *(self.switches[head] for head in heads)]
 
@@ -107,17 +120,14 @@ class CircuitExplorer:
         rows = 1 + max(row for _, row in self.places.values())
         looks, drawn = role_looks(self.roles), []
         for row, layer in enumerate(sorted({layer for layer, _ in self.places})):
-            drawn.append(f'<text x="0" y="{ROW * row + 22}">layer {layer}</text>')
+            drawn.append(f'<text x="0" y="{ROW * row + 18}">layer {layer}</text>')
         for role, heads in self.roles.items():
             for head in heads:
                 x, row = self.places[head]
-                drawn.append(
-                    _node(
-                        LEFT + (x + 0.5) * (WIDTH - LEFT - 60), ROW * row + 18, head, looks[role][0], head in self.off
-                    )
-                )
+                across = LEFT + (x + 0.5) * (100 - LEFT)
+                drawn.append(_node(across, ROW * row + 14, head, looks[role][0], head in self.off))
         label = f"The circuit; heads that are off are hollow: {len(self.off)} of {len(self.switches)}."
-        return f'<svg role="img" aria-label="{label}" width="{WIDTH}" height="{ROW * rows + 8}">{"".join(drawn)}</svg>'
+        return f'<svg role="img" aria-label="{label}" height="{ROW * rows}">{"".join(drawn)}</svg>'
 
     def _ipython_display_(self) -> None:
         table = circuit_rows(self)
@@ -139,8 +149,8 @@ def _bar(name: str, value: float, most: float) -> str:
 
 
 def _node(x: float, y: float, head: Head, color: str, off: bool) -> str:
-    look = f'fill="none" stroke="{color}" stroke-dasharray="3 2"' if off else f'fill="{color}" stroke="{color}"'
-    name = f"L{head[0]}H{head[1]}"
+    """A head's circle, and its name below it; x in percent, so that the picture shrinks and its letters do not."""
+    look = 'fill="none" stroke-dasharray="3 2"' if off else f'fill="{color}"'
     struck = ' text-decoration="line-through"' if off else ""
-    circle = f'<circle cx="{x:.0f}" cy="{y}" r="8" stroke-width="2" {look}/>'
-    return f'{circle}<text x="{x + 13:.0f}" y="{y + 4}"{struck}>{name}</text>'
+    circle = f'<circle cx="{x:.1f}%" cy="{y}" r="8" {look}/>'
+    return f'{circle}<text x="{x:.1f}%" y="{y + 20}" text-anchor="middle"{struck}>L{head[0]}H{head[1]}</text>'
