@@ -51,8 +51,9 @@ def show_attention(pattern: Float[Tensor, "head query key"], tokens: Sequence[st
 
 @styled
 def attention_panels(pattern: Float[Tensor, "head query key"], tokens: Sequence[str], heads: Sequence[str]) -> Axes:
-    """The heads' maps on one scale, a panel each; the first of a row names the tokens, and the last of a column the few keys of
-    a short text.
+    """The heads' maps on one scale, a panel each; the first of a row names the tokens.
+
+    Where they are few, the last of a column names them as well.
 
     Returns: The first Axes.
     """

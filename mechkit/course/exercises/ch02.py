@@ -336,8 +336,8 @@ EXCLUSION = Exercise(
         "`returns_c = sum(answer == asked[2] for answer, asked in zip(solved.answers(exclude=False), "
         "solved.questions)) / len(questions)`",
     ),
-    discussion="Two accuracies of the same vectors on the same questions. How far apart they lie is what the rule does, "
-    "and `returns_c` says how much of that is the walk's own start. Guess first; then look.",
+    discussion="Two accuracies of the same vectors on the same questions. How far apart they lie is what the rule "
+    "does, and `returns_c` says how much of that is the walk's own start. Guess first; then look.",
     properties=(
         Property(
             "All three are shares, from 0 to 1.",
