@@ -76,9 +76,10 @@ def attention_panels(pattern: Float[Tensor, "head query key"], tokens: Sequence[
     name_ticks(axes[0, 0].set_yticks, tokens, most=10)
     axes[0, 0].set(xticks=[], ylabel="looking (query)", xlabel="looked at (key)")
     if length <= NAMED:
-        name_ticks(axes[0, 0].set_xticks, tokens, rotation=90)
+        name_ticks(axes[0, 0].set_xticks, tokens)
     for ax in axes.flat:
         ax.tick_params(length=0)
+        ax.tick_params(axis="x", labelrotation=90)
     bar = figure.colorbar(image, ax=axes, label="attention", aspect=24, shrink=0.9)
     bar.outline.set(edgecolor="#bbbbbb", linewidth=0.6)
     return axes[0, 0]
