@@ -203,9 +203,11 @@ def _replace(edit: Edit, value: Tensor) -> Tensor:
     new = edit.change(old.clone())
     if not isinstance(new, Tensor) or new.shape != old.shape:
         came = tuple(new.shape) if isinstance(new, Tensor) else f"a {type(new).__name__}"
+        fewer = edit.position is None and isinstance(new, Tensor) and new.ndim < old.ndim
+        place = ", or give the edit the `position` that it belongs to" if fewer else ""
         raise ValueError(
             f"wanted the change of {_name(edit.site, edit.layer)} to return a tensor of shape {tuple(old.shape)}, "
-            f"as it received; came {came}: return the new value, with the same axes"
+            f"as it received; came {came}: return the new value, with the same axes{place}"
         )
     edited = value.clone()
     edited[where] = new.to(value)

@@ -25,6 +25,7 @@ TINT = "#7e57c2"  # the violet of style.PROBABILITY, readable under black and un
 FAINT, WRITTEN = 0.005, 0.095  # shares: below the first a cell is empty, from the second on it says its number
 PANELS, SIDE = 5, 1.7  # in a row; inches
 NAME = 9  # characters of a column's name
+NAMED, ROOM = 8, 0.8  # so few keys are named under each map too, which takes so many inches
 
 
 def show_attention(pattern: Float[Tensor, "head query key"], tokens: Sequence[str], heads: Sequence[str]) -> Twin:
@@ -52,6 +53,8 @@ def show_attention(pattern: Float[Tensor, "head query key"], tokens: Sequence[st
 def attention_panels(pattern: Float[Tensor, "head query key"], tokens: Sequence[str], heads: Sequence[str]) -> Axes:
     """The heads' maps on one scale, a panel each; the first of a row names the tokens.
 
+    Where they are few, the last of a column names them as well.
+
     Returns: The first Axes.
     """
     count, length = len(heads), len(tokens)
@@ -61,7 +64,7 @@ def attention_panels(pattern: Float[Tensor, "head query key"], tokens: Sequence[
             f"for {count} heads and {length} tokens: choose fewer, or shorten the text"
         )
     across, down = min(PANELS, count), -(-count // PANELS)
-    size = (min(9.5, 1.6 + SIDE * across), 0.6 + down * SIDE)
+    size = (min(9.5, 1.6 + SIDE * across), 0.6 + down * SIDE + ROOM * (length <= NAMED))
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=True)
     hidden = np.triu(np.ones((length, length), dtype=bool), 1)
     for ax, head, each in zip(axes.flat, heads, pattern.detach().numpy(), strict=False):
@@ -72,8 +75,11 @@ def attention_panels(pattern: Float[Tensor, "head query key"], tokens: Sequence[
         ax.set_axis_off()
     name_ticks(axes[0, 0].set_yticks, tokens, most=10)
     axes[0, 0].set(xticks=[], ylabel="looking (query)", xlabel="looked at (key)")
+    if length <= NAMED:
+        name_ticks(axes[0, 0].set_xticks, tokens)
     for ax in axes.flat:
         ax.tick_params(length=0)
+        ax.tick_params(axis="x", labelrotation=90)
     bar = figure.colorbar(image, ax=axes, label="attention", aspect=24, shrink=0.9)
     bar.outline.set(edgecolor="#bbbbbb", linewidth=0.6)
     return axes[0, 0]

@@ -222,7 +222,7 @@ def vectors_2d(
         raise ValueError(f"vectors_2d wanted {len(labels)} vectors [vector 2], one a label; got {array.shape}.")
     ax = ax or new_axes(4.6, 4.4)
     reach = 1.25 * _largest(array)
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first direction", ylabel="second direction")
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="first coordinate", ylabel="second coordinate")
     ax.set_aspect("equal")
     ax.axhline(0, color="#cccccc", lw=0.8)
     ax.axvline(0, color="#cccccc", lw=0.8)

@@ -309,6 +309,12 @@ def test_a_change_of_another_shape_is_refused(lm):
     words = r"the change of z at layer 1 to return a tensor of shape \(2, 8, 8\), as it received; came "
     refused(lm, Edit("z", 1, lambda value: value[0], head=0), words + r"\(8, 8\)")
     refused(lm, Edit("z", 1, lambda value: value.sum(), head=0), words + r"\(\)")
+    refused(lm, Edit("z", 1, lambda value: value.sum(), head=0, position=[0]), r"came \(\): .* with the same axes$")
+
+
+def test_one_positions_value_for_all_positions_is_refused_and_position_named(lm):
+    one = Edit("resid_post", 1, lambda value: value[:, 0])
+    refused(lm, one, r"with the same axes, or give the edit the `position` that it belongs to$")
 
 
 @pytest.mark.parametrize("result", [None, 0.0, [1.0]])

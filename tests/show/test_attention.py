@@ -40,6 +40,14 @@ def test_every_head_has_a_panel_a_sentence_and_a_table_to_open():
     assert re.search(rf"<summary>&lt;i&gt;: at the end ␣a looks most at \S+, {share}</summary>", view.html)
 
 
+def test_the_keys_of_a_short_text_are_named_under_the_last_maps_of_a_column():
+    for length, shown in ((8, 8), (9, 0)):
+        first = attention_panels(causal(2, length), [f"t{place}" for place in range(length)], named(2))
+        for ax in first.figure.axes[:2]:
+            assert [label.get_rotation() for label in ax.get_xticklabels()] == [90] * shown
+        plt.close(first.figure)
+
+
 def test_a_view_runs_no_script_and_asks_no_network():
     html = show_attention(causal(), TOKENS, named(2)).html
     assert not re.search(r"<script|<style|http|url\(| on\w+=", html)

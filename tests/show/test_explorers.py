@@ -192,13 +192,16 @@ def test_steering_redraws_both_sides_at_once():
     explorer = SteerExplorer(steering())
     assert explorer.strength.value == 2
     before = explorer.table.value
-    assert plain(explorer.message.value).startswith("Strength 0. Likeliest: your edit ␣Paris 33%")
+    assert plain(explorer.message.value).startswith("Strength 0. Likeliest of these tokens: your edit ␣Paris 33%")
     explorer.strength.value = 4
     assert explorer.table.value != before
     assert plain(explorer.message.value) == (
-        "Strength +2. Likeliest: your edit ␣Paris 100%; random direction ␣Paris 33%; unedited ␣Paris 33%."
+        "Strength +2. Likeliest of these tokens: your edit ␣Paris 100%; random direction ␣Paris 33%; "
+        "unedited ␣Paris 33%."
     )
-    assert explorer.table.value.count("<tr>") == 4
+    assert re.findall("<caption>(.*?)</caption>", explorer.table.value) == ["your edit", "random direction"]
+    assert explorer.table.value.count("<tr>") == 2 * 4
+    assert plain(explorer.table.value).endswith("Line across a bar: unedited.")
     assert "<b>3" not in explorer.table.value
     assert "&lt;b&gt;" in explorer.table.value
 
@@ -219,7 +222,9 @@ def test_the_steering_twins_show_every_strength_on_one_scale():
     assert len(twin.text.splitlines()) == 15
     left = steer_lines(steering())
     assert [ax.get_ylim() for ax in left.figure.axes] == [(0, 1), (0, 1)]
-    assert "your edit: Likeliest token by strength of the edit: ␣$x$ 100% at -2" in style.alt_text(left.figure)
+    assert "your edit: Likeliest of these tokens by strength of the edit: ␣$x$ 100% at -2" in style.alt_text(
+        left.figure
+    )
     assert style.figure_html(left.figure).count("<table>") == 2
     plt.close("all")
 
@@ -287,20 +292,20 @@ def test_an_analogy_follows_the_words_the_rule_and_the_method():
     explorer.words[2].value = "<b>"
     assert "&lt;b&gt;" in explorer.message.value
     assert "<b>" not in explorer.table.value + explorer.message.value
-    table = explorer.table.value
     explorer.method.value = "broken"
     assert plain(explorer.message.value) == "RuntimeError: out of memory"
-    assert explorer.table.value == table
+    assert explorer.table.value == ""
 
 
-def test_an_unknown_word_gets_its_sentence_and_the_table_stays():
+def test_an_unknown_word_gets_its_sentence_in_place_of_the_last_answers():
     explorer = AnalogyExplorer({"GloVe": answer, "other": unknown})
     table = explorer.table.value
     explorer.words[1].value = "kinng"
     assert plain(explorer.message.value) == "came &#x27;kinng&#x27;, which is not among them: did you mean king?"
-    assert explorer.table.value == table
+    assert explorer.table.value == ""
     explorer.words[1].value = "king"
     assert "mk-error" not in explorer.message.value
+    assert explorer.table.value == table
     explorer.vectors.value = "other"
     assert plain(explorer.message.value) == "no such word"
 

@@ -858,6 +858,11 @@ WATCHERS_EXERCISE = Exercise(
             )
         ),
         Mistake(
+            "weakest",
+            "Yours are the four heads that look *least*: sorting goes upwards. Take the other end.",
+            lambda lm, data: _top(-_looks(lm, data)[:, :, :, -1, data["country"]].mean(1)),
+        ),
+        Mistake(
             "head_first",
             "The right heads, but written (head, layer). Return (layer, head).",
             lambda lm, data: [(head, layer) for layer, head in watchers(lm, data)],
@@ -1120,9 +1125,9 @@ CLAIM = Claim(
     },
     refuted_by={
         "random": Option(
-            "random pushes of the same length changing the answer as reliably",
+            "random states of the same length, swapped in, bringing the other answer as reliably",
             True,
-            "Then the answer would be merely fragile, and the state nothing special.",
+            "Then the answer would be merely fragile, and the state from the other run nothing special.",
         ),
         "wrong_capital": Option(
             "the model naming a wrong capital for some other country",

@@ -336,8 +336,8 @@ EXCLUSION = Exercise(
         "`returns_c = sum(answer == asked[2] for answer, asked in zip(solved.answers(exclude=False), "
         "solved.questions)) / len(questions)`",
     ),
-    discussion="So much of the accuracy is a rule of the game: without it, the word nearest to the sum is often c, "
-    "where the walk began. Each published accuracy that does not say so includes the rule.",
+    discussion="Two accuracies of the same vectors on the same questions. How far apart they lie is what the rule "
+    "does, and `returns_c` says how much of that is the walk's own start. Guess first; then look.",
     properties=(
         Property(
             "All three are shares, from 0 to 1.",
@@ -465,6 +465,15 @@ def _scaled(words: WordVectors, questions: Sequence[Quad], noise: Tensor) -> Ten
     return noise / noise.norm(dim=-1, keepdim=True) * _offset_lengths(words, questions)
 
 
+def _one_norm(
+    words: WordVectors, questions: Sequence[Quad], noise_: Tensor, *, noise: bool = False, real: bool = False
+) -> list[str]:
+    """The lengths of the whole tables instead of their rows', for the noise, the real offsets, or both."""
+    lengths = _offset_lengths(words, questions)
+    of_noise = noise_.norm() if noise else noise_.norm(dim=-1, keepdim=True)
+    return _offset(words, questions, noise_ / of_noise * (lengths.norm() if real else lengths))
+
+
 def _random_offset(words: WordVectors, questions: Sequence[Quad], noise: Float[Tensor, "question d"]) -> list[str]:
     lengths = pair_offsets(words, questions).norm(dim=-1, keepdim=True)
     return solve_offsets(words, questions, noise / noise.norm(dim=-1, keepdim=True) * lengths).answers()
@@ -509,6 +518,19 @@ RANDOM_OFFSET = Exercise(
             lambda words, questions, noise: _offset(
                 words, questions, noise / noise.norm(dim=-1, keepdim=True) * _offset_lengths(words, questions).mean()
             ),
+        ),
+        *(
+            Mistake(
+                name,
+                "Somewhere yours takes *one* length of a whole table: `norm()` alone is a single number. Each row has "
+                "its own: `norm(dim=-1, keepdim=True)`, for the noise and for the real offsets.",
+                answer,
+            )
+            for name, answer in (
+                ("one_norm", partial(_one_norm, noise=True, real=True)),
+                ("one_norm_of_the_noise", partial(_one_norm, noise=True)),
+                ("one_norm_of_the_offsets", partial(_one_norm, real=True)),
+            )
         ),
         Mistake(
             "raw_length",
@@ -566,16 +588,21 @@ RANDOM_OFFSET = Exercise(
 
 
 def pairing(words: WordVectors, data: dict[str, Any]) -> dict[str, Any]:
-    return _pairing("mismatched", words, data)
-
-
-def _pairing(choice: str, words: WordVectors, data: dict[str, Any], *, free: bool = False) -> dict[str, Any]:
     right = []
-    for question in data[choice]:
-        ranking = _first(words, _target(words, question))
-        answer = ranking[0] if free else _answer(ranking, question, words)
+    for question in data["mismatched"]:
+        answer = _answer(_first(words, _target(words, question)), question, words)
         right.append(answer == words.spelled(question[3]))
-    return {"choice": choice, "accuracy": _share(right)}
+    return {"choice": "mismatched", "accuracy": _share(right)}
+
+
+def _pairing(choice: str, words: WordVectors, data: dict[str, Any]) -> dict[str, Any]:
+    return pairing(words, {"mismatched": data[choice]}) | {"choice": choice}
+
+
+def _free_pairing(words: WordVectors, data: dict[str, Any]) -> dict[str, Any]:
+    firsts = [_first(words, _target(words, question))[0] for question in data["mismatched"]]
+    asked = zip(firsts, data["mismatched"], strict=True)
+    return {"choice": "mismatched", "accuracy": _share([first == words.spelled(d) for first, (*_, d) in asked])}
 
 
 def _pairing_case(seed: int) -> tuple:
@@ -621,7 +648,7 @@ PAIRING = Exercise(
             "not_excluded",
             "The right control, but words of the question may answer. Leave them out, as for the claim: "
             "`solved.accuracy()`.",
-            partial(_pairing, "mismatched", free=True),
+            _free_pairing,
         ),
     ),
     hints=(
@@ -664,7 +691,8 @@ def _fair_ranks(words: WordVectors, pairs: Sequence[Pair]) -> list[int]:
 FLAWS = {
     "leaked": "the pair that is tested helped to make the offset; leave it out of the mean",
     "shortlist": "the answer is looked for among the pairs' own second words only; it must beat every word there is",
-    "counts_a": "each rank is one too large, since the word a itself counts as a rival (or the answer counts itself)",
+    "counts_a": "a rank is one too large wherever the word a itself beats b: it is no rival (if every rank is one too "
+    "large, the answer may be counting itself)",
 }
 
 
@@ -935,6 +963,14 @@ POLES = Exercise(
             "The right words, but the last three stand in rising order. The furthest out comes first.",
             lambda words, pairs, names: (found := poles(words, pairs, names)) | {"second": found["second"][::-1]},
         ),
+        Mistake(
+            "turned_and_furthest_last",
+            "The right words, but two slips at once. They stand under each other's names: the *largest* cosines belong "
+            "to `second`. And of the largest, the last three stand in rising order: the furthest out comes first.",
+            lambda words, pairs, names: (
+                (found := poles(words, pairs, names)) and {"first": found["second"][::-1], "second": found["first"]}
+            ),
+        ),
     ),
     hints=(
         "The direction is the mean of `mk.pair_offsets(words, pairs)`: from the first words to the second.",
@@ -950,27 +986,38 @@ POLES = Exercise(
 
 
 def own_embeddings(lm: LanguageModel, questions: Sequence[Quad]) -> dict[str, float]:
-    return _own(lm, tuple(questions))
+    tokens, units = _tokens(lm)
+    asked = [[tokens.place(word) for word in question] for question in tokens.known(questions)]
+    a, b, c, d = torch.tensor(asked, dtype=torch.long).reshape(-1, 4).T
+    right = {}
+    for name, targets in {"analogy": units[b] - units[a] + units[c], "nearest": units[c]}.items():
+        scores = targets @ units.T
+        for row, question in enumerate(asked):
+            scores[row, question[:3]] = -torch.inf
+        right[name] = int((scores.argmax(1) == d).sum()) / max(len(asked), 1)
+    return right
 
 
 @lru_cache(maxsize=2)
-def _tokens(lm: LanguageModel) -> WordVectors:
-    return token_words(lm)
+def _tokens(lm: LanguageModel) -> tuple[WordVectors, Float[Tensor, "word d"]]:
+    """The words that are one token, and their vectors one unit long."""
+    tokens = token_words(lm)
+    return tokens, tokens.units(tokens.words)
 
 
 @lru_cache(maxsize=4)
 def _rows(lm: LanguageModel, centred: bool) -> Float[Tensor, "word d"]:
     """The embeddings of the words that are one token, one unit long."""
-    words = _tokens(lm)
-    rows = words.vectors(words.words) + (0 if centred else words.centre)
-    return rows / rows.norm(dim=-1, keepdim=True)
+    words, units = _tokens(lm)
+    rows = words.vectors(words.words) + words.centre
+    return units if centred else rows / rows.norm(dim=-1, keepdim=True)
 
 
 @lru_cache(maxsize=8)
 def _own(
     lm: LanguageModel, questions: tuple[Quad, ...], *, centred: bool = True, free: bool = False, baseline: bool = True
 ) -> dict[str, float]:
-    words, table = _tokens(lm), _rows(lm, centred)
+    words, table = _tokens(lm)[0], _rows(lm, centred)
     asked = torch.tensor([[words.place(word) for word in question] for question in words.known(questions)]).reshape(
         -1, 4
     )
@@ -983,7 +1030,7 @@ def _own(
 
 
 def _own_of_all(lm: LanguageModel, questions: Sequence[Quad]) -> dict[str, float]:
-    asked = len(_tokens(lm).known(questions)) / max(len(questions), 1)
+    asked = len(_tokens(lm)[0].known(questions)) / max(len(questions), 1)
     return {name: share * asked for name, share in _own(lm, tuple(questions)).items()}
 
 
@@ -1022,7 +1069,7 @@ OWN_EMBEDDINGS = Exercise(
         Mistake(
             "of_all",
             "Yours divides by all questions. Those with a word that is no single token were never asked: divide by "
-            "`len(words.known(questions))`.",
+            "`len(tokens.known(questions))`, where `tokens = mk.token_words(lm)`.",
             _own_of_all,
         ),
         Mistake(
@@ -1032,11 +1079,11 @@ OWN_EMBEDDINGS = Exercise(
         ),
     ),
     hints=(
-        "`words = mk.token_words(lm)` holds the words that are one token. Not every question can be asked of it: "
-        "`words.known(questions)` are those that can.",
-        'The baseline is a method too: `mk.solve_analogies(words, asked, method="nearest to c")`.',
-        'Return `{"analogy": mk.solve_analogies(words, asked).accuracy(), "nearest": mk.solve_analogies(words, asked, '
-        'method="nearest to c").accuracy()}` with `asked = words.known(questions)`.',
+        "`tokens = mk.token_words(lm)` holds the words that are one token. Not every question can be asked of it: "
+        "`tokens.known(questions)` are those that can.",
+        'The baseline is a method too: `mk.solve_analogies(tokens, asked, method="nearest to c")`.',
+        'Return `{"analogy": mk.solve_analogies(tokens, asked).accuracy(), "nearest": mk.solve_analogies(tokens, '
+        'asked, method="nearest to c").accuracy()}` with `asked = tokens.known(questions)`.',
     ),
     discussion="A matrix that was never trained for analogies answers many of them, but look at the baseline: for "
     "plurals the nearest word is nearly always the answer, and the offset adds next to nothing.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from mechkit.show.captions import Table, Twin, number, table_html, table_text
+from mechkit.show.captions import Table, Twin, table_html, table_text
 from mechkit.show.explorers import panel
 
 CSS = """
@@ -42,7 +42,7 @@ def analogy_table(readings: Mapping[str, AnalogyReading]) -> Twin:
 
 def _rows(readings: Mapping[str, AnalogyReading]) -> Table:
     depth = min(len(reading.answers) for reading in readings.values())
-    columns = [[f"{word} {number(score)}" for word, score in each.answers[:depth]] for each in readings.values()]
+    columns = [[f"{word} {score:.2f}" for word, score in each.answers[:depth]] for each in readings.values()]
     return [["", *readings], *([str(i + 1), *(column[i] for column in columns)] for i in range(depth))]
 
 
@@ -51,7 +51,7 @@ class AnalogyExplorer:
 
     Args:
         compute: Name of the vectors → what answers a question with them. What it raises (an unknown word with its
-            nearest spellings, the same word twice) is shown as a sentence, and the last table stays.
+            nearest spellings, the same word twice) is shown as a sentence, in place of any answers.
         words: The first a, b and c.
         methods: Names of the methods that `compute` takes.
     """
@@ -66,8 +66,10 @@ class AnalogyExplorer:
         self._compute = dict(compute)
         names, tip = ("a", "is to b", "as c"), "The word {}: type it and press Enter"
         self.words = [
-            panel.text(name, word, tip.format(name[-1]), width="17em") for word, name in zip(words, names, strict=True)
+            panel.text(name, word, tip.format(name[-1]), width="14em") for word, name in zip(words, names, strict=True)
         ]
+        for each in self.words:  # each label nearer to its own box than to the one before
+            each.style.description_width, each.layout.margin = "3.5em", "2px 2em 2px 2px"
         self.method = panel.choice("Method", list(methods), "How the answers are scored")
         self.vectors = panel.choice("Vectors", list(self._compute), "Where the words are looked up")
         self.exclude = panel.switch(RULE, "The usual rule")
@@ -82,6 +84,7 @@ class AnalogyExplorer:
         try:
             reading = self._read(self.vectors.value, self.exclude.value)
         except Exception as error:
+            self.table.value = ""  # the answers to another question would seem to be this one's
             return self.panel.trouble(error)
         self.table.value = _bars(reading)
         return self.panel.say(_sentence(reading, RULE if self.exclude.value else FREE))
@@ -109,7 +112,7 @@ def _sentence(reading: AnalogyReading, rule: str) -> str:
     a, b, c = reading.asked
     word, score = reading.answers[0]
     own = ", a word of the question itself" if word in reading.asked else ""
-    return f"{a} : {b} :: {c} : {word}{own} (score {number(score)}; {rule})."
+    return f"{a} : {b} :: {c} : {word}{own} (score {score:.2f}; {rule})."
 
 
 def _bars(reading: AnalogyReading) -> str:
@@ -118,7 +121,7 @@ def _bars(reading: AnalogyReading) -> str:
     body = ""
     for place, (word, score) in enumerate(reading.answers, 1):
         own = word in reading.asked
-        shown = panel.bar(abs(score) / largest, panel.ABOVE if score >= 0 else panel.BELOW) + number(score)
+        shown = panel.bar(abs(score) / largest, panel.ABOVE if score >= 0 else panel.BELOW) + f"{score:.2f}"
         name = f"{escape(word)}{' (in the question)' if own else ''}"
         body += f'<tr{" class=mk-asked" if own else ""}><th scope="row">{place}. {name}</th><td>{shown}</td></tr>'
     head = '<th scope="col">answer</th><th scope="col">score</th>'

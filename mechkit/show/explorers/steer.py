@@ -18,6 +18,13 @@ from mechkit.show.style import describe, line_look, name_lines, styled
 
 EDIT, CONTROL = "your edit", "random direction"
 COLORS = {EDIT: panel.SHARE, CONTROL: panel.CONTROL}
+# Side by side where there is room, otherwise one below the other; as wide whatever the numbers are.
+CSS = """
+.mk-explorer .mk-sides{display:flex;flex-wrap:wrap;gap:6px 1.5em}
+.mk-explorer .mk-sides table{min-width:23em}
+.mk-explorer .mk-sides caption{font-weight:bold}
+"""
+TICK = "Line across a bar: unedited."
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class SteerExplorer:
         strengths = [(name, i) for i, name in enumerate(steering.names)]
         tip = "How much of the direction is added"
         self.strength = panel.slider("Strength", strengths, tip, value=steering.unedited)
-        self.panel = panel.Panel("Steering explorer", [[self.strength]])
+        self.panel = panel.Panel("Steering explorer", [[self.strength]], css=CSS)
         self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
         panel.watch(self._draw, self.strength)
         self._draw()
@@ -97,7 +104,7 @@ class SteerExplorer:
         likeliest = {side: _likeliest(steering.tokens, rows[at]) for side, rows in steering.sides.items()}
         likeliest["unedited"] = _likeliest(steering.tokens, steering.probabilities[steering.unedited])
         said = "; ".join(f"{side} {token}" for side, token in likeliest.items())
-        self.panel.say(f"Strength {steering.names[at]}. Likeliest: {said}.")
+        self.panel.say(f"Strength {steering.names[at]}. Likeliest of these tokens: {said}.")
         self.table.value = _bars(steering, at)
 
     def _ipython_display_(self) -> None:
@@ -114,7 +121,7 @@ def _rows(steering: Steering, probabilities: Float[Tensor, "strength token"]) ->
 def _sentence(steering: Steering, probabilities: Float[Tensor, "strength token"]) -> str:
     places = (0, steering.unedited, -1)
     said = (f"{_likeliest(steering.tokens, probabilities[at])} at {steering.names[at]}" for at in places)
-    return f"Likeliest token by strength of the edit: {', '.join(said)}."
+    return f"Likeliest of these tokens by strength of the edit: {', '.join(said)}."
 
 
 def _likeliest(tokens: Sequence[str], probabilities: Float[Tensor, " token"]) -> str:
@@ -123,15 +130,14 @@ def _likeliest(tokens: Sequence[str], probabilities: Float[Tensor, " token"]) ->
 
 
 def _bars(steering: Steering, at: int) -> str:
-    """One row a token; a line across each bar marks the unedited probability."""
-    head = "".join(f'<th scope="col">{side}</th>' for side in ("token", *steering.sides))
+    """A table for each side, one row a token; a line across each bar marks the unedited probability."""
     full = max(float(rows.max()) for rows in steering.sides.values())
-    body = ""
-    for index, token in enumerate(steering.tokens):
-        cells = (
-            panel.bar(float(rows[at, index]) / full, COLORS[side], mark=float(rows[steering.unedited, index]) / full)
-            + percent(rows[at, index])
-            for side, rows in steering.sides.items()
-        )
-        body += f'<tr><th scope="row">{escape(visible(token))}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head = '<thead><tr><th scope="col">token</th><th scope="col">probability</th></tr></thead>'
+    tables = ""
+    for side, rows in steering.sides.items():
+        body = ""
+        for token, now, before in zip(steering.tokens, rows[at], rows[steering.unedited], strict=True):
+            shown = panel.bar(float(now) / full, COLORS[side], mark=float(before) / full) + percent(now)
+            body += f'<tr><th scope="row">{escape(visible(token))}</th><td>{shown}</td></tr>'
+        tables += f"<table><caption>{side}</caption>{head}<tbody>{body}</tbody></table>"
+    return f'<div class="mk-sides">{tables}</div><div>{TICK}</div>'
