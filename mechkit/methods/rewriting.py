@@ -133,13 +133,15 @@ def _descend(
 ) -> tuple[float, ...]:
     """Adam on the unknown until the target is learned; the surprise before each step."""
     optimiser, losses = torch.optim.Adam([unknown], lr=lr), []
+    bar = tqdm(range(steps), desc="learning the new answer", leave=False)
     try:
-        for _ in tqdm(range(steps), desc="learning the new answer", leave=False):
+        for _ in bar:
             loss, surprise = task.loss(change())
             if not loss.isfinite():
                 raise ValueError("wanted a finite loss; it is NaN or infinite: the model's weights or an edit hold one")
             losses.append(surprise)
             if surprise < ENOUGH:
+                bar.total = len(losses) - 1  # done early, which a notebook would else show as a failure
                 break
             optimiser.zero_grad()
             loss.backward()

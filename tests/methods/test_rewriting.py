@@ -84,3 +84,17 @@ def test_an_interrupted_edit_keeps_what_was_found(monkeypatch, capsys):
     assert len(found.losses) == 3
     assert found.change.abs().max() > 0
     assert "Interrupted after 3 steps" in capsys.readouterr().out
+
+
+def test_a_bar_of_learning_that_ends_early_is_full(monkeypatch):
+    lm, bars, calls, bar, real = tiny_model(), [], [], rewriting.tqdm, rewriting._Task.loss
+
+    def learned(self, change):
+        calls.append(1)
+        loss, surprise = real(self, change)
+        return loss, surprise if len(calls) < 4 else 0.0
+
+    monkeypatch.setattr(rewriting._Task, "loss", learned)
+    monkeypatch.setattr(rewriting, "tqdm", lambda *args, **how: bars.append(bar(*args, **how)) or bars[-1])
+    rome(lm, request_for(lm), layer=1, covariance=key_covariance(lm, 1, TEXTS))
+    assert (bars[0].n, bars[0].total) == (3, 3)

@@ -1,5 +1,6 @@
 """The explorer of chapter 09: an edit is made when asked for, and what cannot be done is said."""
 
+import html
 import re
 
 import pytest
@@ -40,8 +41,8 @@ class Compute:
         return reading(questions, moved=1)
 
 
-def plain(html):
-    return re.sub(r"<style>.*?</style>|<[^>]+>", "", html, flags=re.DOTALL)
+def plain(shown):
+    return re.sub(r"<style>.*?</style>|<[^>]+>", "", shown, flags=re.DOTALL)
 
 
 def test_a_reading_holds_the_likeliest_tokens_before_and_after():
@@ -61,6 +62,12 @@ def test_the_table_names_every_question_and_marks_what_moved():
     assert "<b>" not in twin.html
     assert "http" not in twin.html
     assert len(twin.text.splitlines()) == 5
+
+
+def test_a_token_and_its_share_stand_on_one_line():
+    cells = re.findall(r"<td.*?>(.*?)</td>", fact_table(reading()).html)
+    assert len(cells) == 8
+    assert all(re.fullmatch(r"[^ ]+\N{NO-BREAK SPACE}[\d.]+%", each) for cell in cells for each in cell.split(", "))
 
 
 def test_nothing_is_computed_until_the_button_is_pressed():
@@ -91,13 +98,24 @@ def test_progress_is_said_while_it_computes():
     seen = []
 
     def compute(*_):
-        seen.append((plain(explorer.message.value), explorer.run.disabled))
+        seen.append((plain(explorer.message.value), explorer.run.disabled, explorer.table._dom_classes))
         return reading()
 
     explorer = FactExplorer(compute, REQUEST, reading())
     explorer.run.click()
-    assert seen == [("Rewriting and asking: this takes some seconds …", True)]
+    said = "Rewriting and asking, for about half a minute; the table is still the last edit's …"
+    assert seen == [(html.escape(said), True, ("mk-past",))]
     assert not explorer.run.disabled
+    assert explorer.table._dom_classes == ()
+
+
+def test_a_token_that_stays_on_top_may_have_moved():
+    before = torch.tensor([[3.0, 1.0, 0.0, -1.0]]).repeat(4, 1)
+    after = before.clone()
+    after[2, 0] = 9.0
+    explorer = FactExplorer(lambda *_: fact_reading(QUESTIONS, before, after, name=names), REQUEST, reading())
+    explorer.run.click()
+    assert "neighbour: ␣Paris stayed, 83% to 100%; same subject: ␣Paris stayed." in plain(explorer.message.value)
 
 
 def test_what_cannot_be_done_is_said_and_the_table_stays():

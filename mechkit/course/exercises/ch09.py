@@ -15,7 +15,7 @@ from mechkit.data.fact_results import load_edits, load_traces
 from mechkit.methods import editing
 from mechkit.methods.editing import Rewrite, rewritten
 from mechkit.methods.metrics import kl_divergence
-from mechkit.methods.tracing import NoisyRuns
+from mechkit.methods.tracing import NoisyRuns, restore
 from mechkit.network.cache import run
 from mechkit.network.hooks import Edit, edit
 from mechkit.network.model import LanguageModel
@@ -146,14 +146,19 @@ BLUR = Exercise(
     mistakes=(
         Mistake(
             "replaced",
-            "Yours puts the noise in the embedding's place. Add it: something of the token should remain, and its size "
-            "should stay usual.",
+            "Yours puts the noise in the embedding's place. Add it: something of the token should remain.",
             lambda embed, positions, noise: _blurred(embed, positions, noise),
         ),
         Mistake(
             "last_token",
             "Yours blurs the subject's last token only. The others would still say who is meant: blur all of them.",
             lambda embed, positions, noise: _blurred(embed, positions[-1:], embed[:, positions[-1:]] + noise[:, -1:]),
+        ),
+        Mistake(
+            "all_but_the_last",
+            "Yours leaves the subject's last position without noise, as a slice leaves out its end. Blur all of "
+            "`positions`.",
+            lambda embed, positions, noise: _blurred(embed, positions[:-1], embed[:, positions[:-1]] + noise[:, :-1]),
         ),
         Mistake(
             "one_draw",
@@ -339,32 +344,40 @@ RESTORE_STATE = Exercise(
 
 def carrier(lm: LanguageModel, data: dict[str, Any]) -> list[int]:
     found = []
-    for scores in _by_token(lm, data):
-        found.append(max(scores, key=lambda position: scores[position]))
+    for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
+        runs, scores = NoisyRuns(lm, prompt, subject, draws=2), {}
+        for position in runs.subject:
+            restored = restore(runs, lm.token_id(answer), [("resid_post", lm.n_layers // 5, position)])
+            scores[position] = restored.mean().item()
+        found.append(max(scores, key=scores.get))
     return found
 
 
-def _by_token(lm: LanguageModel, data: dict[str, Any]) -> list[dict[int, float]]:
+def _by_token(
+    lm: LanguageModel, data: dict[str, Any], layer: int | None = None, *, beyond: bool = False
+) -> list[dict[int, float]]:
+    """For each fact, the probability with each of the subject's tokens restored; `beyond` it, with those behind too."""
     rows = zip(data["prompts"], data["subjects"], data["answers"], strict=True)
-    return [_scores(lm, *row) for row in rows]
+    return [_scores(lm, *row, lm.n_layers // 5 if layer is None else layer, beyond) for row in rows]
 
 
 @lru_cache(maxsize=64)
-def _scores(lm: LanguageModel, prompt: str, subject: str, answer: str) -> dict[int, float]:
-    """The probability with each of the subject's tokens restored, by a whole run with a group of rows for each."""
-    runs, token, layer = _runs(lm, prompt, subject), lm.token_id(answer), lm.n_layers // 5
-    groups = len(runs.subject)
+def _scores(lm: LanguageModel, prompt: str, subject: str, answer: str, layer: int, beyond: bool) -> dict[int, float]:
+    """The probability with each of some positions restored, by a whole run with a group of rows for each."""
+    runs, token = _runs(lm, prompt, subject), lm.token_id(answer)
+    positions = range(runs.subject[0], runs.tokens.shape[1]) if beyond else runs.subject
+    groups = len(positions)
     noisy, clean = runs.noisy.resid_pre(0).repeat(groups, 1, 1), runs.values("resid_post")[layer]
 
     def put_back(old: Tensor) -> Tensor:
-        for rows, position in zip(old.chunk(groups), runs.subject, strict=True):
+        for rows, position in zip(old.chunk(groups), positions, strict=True):
             rows[:, position] = clean[position]
         return old
 
     with edit(lm, Edit("resid_pre", 0, lambda _: noisy), Edit("resid_post", layer, put_back)):
         logits, _ = run(lm, runs.tokens.repeat(groups * runs.draws, 1), sites=())
     found = logits[:, -1].softmax(-1)[:, token].view(groups, runs.draws).mean(-1)
-    return dict(zip(runs.subject, found.tolist(), strict=True))
+    return dict(zip(positions, found.tolist(), strict=True))
 
 
 @lru_cache(maxsize=64)
@@ -372,34 +385,47 @@ def _runs(lm: LanguageModel, prompt: str, subject: str, draws: int = 2) -> Noisy
     return NoisyRuns(lm, prompt, subject, draws=draws)
 
 
+def _best(scores: dict[int, float]) -> int:
+    return max(scores, key=lambda position: scores[position])
+
+
+def _best_of_layers(lm: LanguageModel, data: dict[str, Any]) -> list[int]:
+    """The subject's position with the largest value in any of some layers: low, the one asked for, and high."""
+    tables = zip(*(_by_token(lm, data, layer) for layer in (0, None, 4 * lm.n_layers // 5)), strict=True)
+    return [_best({i: max(scores[i] for scores in table) for i in table[0]}) for table in tables]
+
+
 def _facts(*rows: tuple[str, str, str]) -> dict[str, list[str]]:
     return dict(zip(("prompts", "subjects", "answers"), map(list, zip(*rows, strict=True)), strict=True))
 
 
-# the first of each pair is carried by a token that is not the subject's last
+EIFFEL = ("The Eiffel Tower is located in the city of", "Eiffel Tower", " Paris")
+# Three kinds of fact, each of which tells another short cut from what is asked.
 CARRIED = {
-    "visible": (
-        ("The Eiffel Tower is located in the city of", "Eiffel Tower", " Paris"),
-        ("The Colosseum is located in the city of", "Colosseum", " Rome"),
-    ),
-    "odd": (
-        ("The Golden Gate Bridge is located in the city of", "Golden Gate Bridge", " San"),
-        ("The famous Eiffel Tower is located in the city of", "Eiffel Tower", " Paris"),
-    ),
-    "even": (
-        ("Mount Fuji is located in the country of", "Mount Fuji", " Japan"),
-        ("Machu Picchu is located in the country of", "Machu Picchu", " Peru"),
+    # restored after layer 0, another of the subject's tokens brings back most
+    "layer_zero": (
         ("The Mona Lisa was painted by", "Mona Lisa", " Leonardo"),
+        ("The Golden Gate Bridge is located in the state of", "Golden Gate Bridge", " California"),
+        ("The Forbidden City is located in the country of", "Forbidden City", " China"),
+    ),
+    # the token behind the subject, which is a part of a name, brings back more than the subject's own
+    "beyond": (
+        ("The Great Barrier Reef is located in the country of", "Great Barrier", " Australia"),
+        ("The Merchant of Venice was written by William", "Merchant of", " Shakespeare"),
+    ),
+    # the subject ends the prompt, so high up its last token is the late site
+    "best_of_layers": (
+        ("The tragedy by Shakespeare is called Romeo and", "Romeo and", " Juliet"),
+        ("The play by Shakespeare is called Romeo and", "Romeo and", " Juliet"),
     ),
 }
 
 
 def _carried(seed: int) -> tuple:
     if seed == 0:
-        return (MODEL, _facts(*CARRIED["visible"]))
+        return (MODEL, _facts(EIFFEL, CARRIED["beyond"][0], CARRIED["best_of_layers"][0]))
     rng = random.Random(seed)
-    rows = [CARRIED["odd"][seed % 2], rng.choice(CARRIED["even"])]
-    return (MODEL, _facts(*(rows if seed % 4 < 2 else rows[::-1])))
+    return (MODEL, _facts(*rng.sample([rng.choice(rows) for rows in CARRIED.values()], len(CARRIED))))
 
 
 CARRIER = Exercise(
@@ -413,8 +439,8 @@ CARRIER = Exercise(
     mistakes=(
         Mistake(
             "last_token",
-            "Yours is the subject's last token each time. That is the rule of the paper, and a tendency: here one "
-            "subject breaks it. Compute it for each.",
+            "Yours is the subject's last token each time. That is the rule of the paper, and a tendency: here some "
+            "subjects break it. Compute it for each.",
             lambda lm, data: [max(scores) for scores in _by_token(lm, data)],
         ),
         Mistake(
@@ -423,17 +449,33 @@ CARRIER = Exercise(
             lambda lm, data: [min(scores) for scores in _by_token(lm, data)],
         ),
         Mistake(
+            "layer_zero",
+            "Yours restores the states after layer 0, which are little more than the tokens themselves. Asked is layer "
+            "`lm.n_layers // 5`.",
+            lambda lm, data: [_best(scores) for scores in _by_token(lm, data, 0)],
+        ),
+        Mistake(
+            "best_of_layers",
+            "Yours takes each position's best of several layers, so that early and late sites compete. Asked is one "
+            "layer, `lm.n_layers // 5`.",
+            _best_of_layers,
+        ),
+        Mistake(
+            "beyond",
+            "Yours looks at positions behind the subject, too; what stands there may have taken over who is meant. "
+            "Asked is the best among the subject's own, `runs.subject`.",
+            lambda lm, data: [_best(scores) for scores in _by_token(lm, data, beyond=True)],
+        ),
+        Mistake(
             "place_in_subject",
             "Yours counts within the subject, from 0. Asked is the position in the whole prompt, the prefix token "
             "being 0: `runs.subject[i]`.",
-            lambda lm, data: [
-                position - min(scores) for position, scores in zip(carrier(lm, data), _by_token(lm, data), strict=True)
-            ],
+            lambda lm, data: [_best(scores) - min(scores) for scores in _by_token(lm, data)],
         ),
         Mistake(
             "without_prefix",
             "Yours is one too small: positions count the prefix token, which stands at 0.",
-            lambda lm, data: [position - 1 for position in carrier(lm, data)],
+            lambda lm, data: [_best(scores) - 1 for scores in _by_token(lm, data)],
         ),
     ),
     hints=(
@@ -450,7 +492,7 @@ CARRIER = Exercise(
         ),
     ),
     discussion="The last subject token is where a reader of English knows who is meant. The model may know before, "
-    "after the first rare piece of a name: a guess that these two facts cannot test. The next cells count how often "
+    "after the first rare piece of a name: a guess that these facts cannot test. The next cells count how often "
     "the rule holds, and whether there is a carrier at all.",
 )
 
@@ -549,9 +591,9 @@ LATE_SITE = Exercise(
         "`mean > 0.5` says where; you want the start of the last unbroken run of yes.",
         "Walk down from the end: `while layer > 0 and mean[layer - 1] > 0.5: layer -= 1`, from `layer = len(mean)`.",
     ),
-    discussion="Before this layer the last position does not hold the answer; from then on its own state is enough. In "
-    "between, something carried it there, or several states held it together. Chapter 04 saw the same jump from the "
-    "other side: its affine lens could read the answer from about here on.",
+    discussion="Before this layer the last position does not hold enough; from then on its own state is enough. "
+    "Something brought it there from the subject's tokens; which kind of layer, the next figure asks. Chapter 04 saw "
+    "the same jump from the other side: its affine lens could read the answer from about here on.",
 )
 
 
@@ -559,11 +601,17 @@ LATE_SITE = Exercise(
 
 
 def first_mlp(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
-    groups = {"first": range(1), "later": range(1, lm.n_layers // 3 + 1)}
-    return {name: _mean_share(lm, data, tuple(layers)) for name, layers in groups.items()}
+    first, later = [], []
+    for prompt, subject, answer in zip(data["prompts"], data["subjects"], data["answers"], strict=True):
+        runs, token = NoisyRuns(lm, prompt, subject, draws=2), lm.token_id(answer)
+        clean, noisy = runs.probabilities(token)
+        for layers, shares in ((range(1), first), (range(1, lm.n_layers // 3 + 1), later)):
+            places = [("mlp_out", layer, position) for layer in layers for position in runs.subject]
+            shares.append((restore(runs, token, places).mean().item() - noisy) / (clean - noisy))
+    return {"first": sum(first) / len(first), "later": sum(later) / len(later)}
 
 
-def _mean_share(lm: LanguageModel, data: dict[str, Any], layers: tuple[int, ...], **how: int) -> float:
+def _mean_share(lm: LanguageModel, data: dict[str, Any], layers: tuple[int, ...], **how: Any) -> float:
     rows = list(zip(data["prompts"], data["subjects"], data["answers"], strict=True))
     return sum(_mlp_share(lm, *row, layers, **how) for row in rows) / len(rows)
 
@@ -577,7 +625,7 @@ def _mlp_share(
     layers: tuple[int, ...],
     *,
     last_token: bool = False,
-    raw: bool = False,
+    scale: str = "recovered",
     draws: int = 2,
 ) -> float:
     """What these layers' MLPs, all together, bring back at the subject's tokens, by whole runs."""
@@ -591,24 +639,33 @@ def _mlp_share(
     with edit(lm, *edits):
         logits, _ = run(lm, runs.tokens.repeat(runs.draws, 1), sites=())
     found = _mean_probability(logits[:, -1], token)
-    return found if raw else (found - noisy) / (clean - noisy)
+    return {"recovered": (found - noisy) / (clean - noisy), "raw": found, "of_clean": found / clean}[scale]
+
+
+def _one_by_one(lm: LanguageModel, data: dict[str, Any]) -> float:
+    layers = range(1, lm.n_layers // 3 + 1)
+    return sum(_mean_share(lm, data, (layer,)) for layer in layers) / len(layers)
 
 
 def _mlp_data(seed: int) -> tuple:
-    """One subject of one token, and one of several."""
+    """One subject of one token, and one of several whose answer the noise leaves likely: it must be taken off."""
     single = (
         ("The capital of France is", "France", " Paris"),
         ("The capital of Germany is", "Germany", " Berlin"),
         ("The capital of Japan is", "Japan", " Tokyo"),
         ("The capital of Italy is", "Italy", " Rome"),
     )
-    several = (*CARRIED["visible"], *CARRIED["even"])
+    several = (
+        ("The Golden Gate Bridge is located in the state of", "Golden Gate Bridge", " California"),
+        ("The Hollywood Sign is located in the state of", "Hollywood Sign", " California"),
+        ("Silicon Valley is located in the state of", "Silicon Valley", " California"),
+    )
     rng = random.Random(seed)
-    rows = (rng.choice(single), rng.choice(several)) if seed else (single[0], several[1])
+    rows = (rng.choice(single), rng.choice(several)) if seed else (single[0], several[0])
     return (MODEL, _facts(*rows))
 
 
-def _mlp_mistake(first: Sequence[int] = (0,), later: Callable[[int], Sequence[int]] | None = None, **how: int) -> Any:
+def _mlp_mistake(first: Sequence[int] = (0,), later: Callable[[int], Sequence[int]] | None = None, **how: Any) -> Any:
     def answer(lm: LanguageModel, data: dict[str, Any]) -> dict[str, float]:
         layers = tuple(range(1, lm.n_layers // 3 + 1) if later is None else later(lm.n_layers))
         return {
@@ -653,7 +710,13 @@ FIRST_MLP = Exercise(
             "raw",
             "Yours are probabilities. Asked are shares of what the noise took: use `recovered`, with "
             "`runs.probabilities(token)`.",
-            _mlp_mistake(raw=True),
+            _mlp_mistake(scale="raw"),
+        ),
+        Mistake(
+            "of_clean",
+            "Yours are shares of the clean probability. What the noise left over counts as brought back: take it off, "
+            "above and below, as `recovered` does.",
+            _mlp_mistake(scale="of_clean"),
         ),
         Mistake(
             "swapped",
@@ -664,6 +727,12 @@ FIRST_MLP = Exercise(
             "first_fact",
             "Yours looks at the first fact only. Take the mean over the facts.",
             lambda lm, data: first_mlp(lm, {key: values[:1] for key, values in data.items()}),
+        ),
+        Mistake(
+            "one_by_one",
+            "Your `later` restores one layer at a time and takes their mean. Asked is what they bring back *together*: "
+            "one list of places, over all of them.",
+            lambda lm, data: first_mlp(lm, data) | {"later": _one_by_one(lm, data)},
         ),
     ),
     hints=(
@@ -708,6 +777,10 @@ def _with_flaws(lm: LanguageModel, data: dict[str, Any], flaws: Sequence[str]) -
     return found / clean if "baseline" in flaws else (found - base) / (clean - base)
 
 
+def _of_the_end(lm: LanguageModel, data: dict[str, Any]) -> float:
+    return fair_recovery(lm, data | {"token": int(lm.tokens(data["prompt"])[0, -1])})
+
+
 FLAWS = {
     "token": "it blurs the subject's last token only, so the others still say who is meant",
     "answer": "it follows the token that the *noisy* runs like best, not the clean run's answer",
@@ -726,7 +799,8 @@ def _recovery_case(seed: int, family: str) -> tuple:
         token = int(run(lm, prompt, sites=())[0][0, -1].argmax())
         noise = 1.5 * torch.randn(3, 3, lm.d_model, generator=_generator(seed))
         data = {"prompt": prompt, "subject": [2, 3, 4], "noise": noise, "token": token, "layer": seed % 2}
-        values = [fair_recovery(lm, data), *(_with_flaws(lm, data, flaws) for flaws in FLAWED)]
+        values = [fair_recovery(lm, data), _of_the_end(lm, data)]
+        values += [_with_flaws(lm, data, flaws) for flaws in FLAWED]
         noisy = [_noisy_logits(lm, prompt, where, blur) for where, blur in (([2, 3, 4], noise), ([4], noise[:, -1:]))]
         same = all(each.mean(0).argmax() == each.softmax(-1).mean(0).argmax() for each in noisy)  # either way a flaw
         if same and _apart(values) and all(abs(each) < 20 for each in values):
@@ -742,14 +816,22 @@ FAIR_RECOVERY = Exercise(
     minutes=15,
     reference=fair_recovery,
     cases=lambda seed: [_recovery_case(seed, "llama"), _recovery_case(seed + 1, "gpt2")],
-    mistakes=tuple(
+    mistakes=(
+        *(
+            Mistake(
+                "_".join(flaws),
+                f"{'One flaw is' if len(flaws) == 1 else f'{len(flaws)} flaws are'} left: "
+                f"{'; '.join(FLAWS[flaw] for flaw in flaws)}.",
+                lambda lm, data, flaws=flaws: _with_flaws(lm, data, flaws),
+            )
+            for flaws in FLAWED
+        ),
         Mistake(
-            "_".join(flaws),
-            f"{'One flaw is' if len(flaws) == 1 else f'{len(flaws)} flaws are'} left: "
-            f"{'; '.join(FLAWS[flaw] for flaw in flaws)}.",
-            lambda lm, data, flaws=flaws: _with_flaws(lm, data, flaws),
-        )
-        for flaws in FLAWED
+            "of_the_end",
+            "Yours follows the token at the prompt's end. Followed is the answer, which comes after it: "
+            '`data["token"]`.',
+            _of_the_end,
+        ),
     ),
     hints=(
         "Put `noise = 0` in your mind: what must come out of each line? And with everything restored?",
@@ -1170,6 +1252,12 @@ WORKS_ANYWAY = Exercise(
             "Yours counts a layer that wins exactly half of the paraphrases. Asked is more than half.",
             lambda layers, recovered, success: _chosen(layers, (recovered < 0.1) & (success >= 0.5)),
         ),
+        Mistake(
+            "both_limits",
+            "Two slips: yours drops the sign of what is recovered, and counts a layer that wins exactly half. A layer "
+            "that does harm recovers less than a tenth, too; and asked is more than half.",
+            lambda layers, recovered, success: _chosen(layers, (recovered.abs() < 0.1) & (success >= 0.5)),
+        ),
     ),
     hints=(
         "Go through the three together: `zip(layers, recovered, success)`.",
@@ -1208,8 +1296,8 @@ CHAPTER = Chapter(
             "stored": Option(
                 "facts are stored in the early MLPs at the subject",
                 False,
-                "Restoring them brought little back once layer 0 was left out, and an edit worked where tracing found "
-                "nothing.",
+                "Restoring them without layer 0 brings back a part: enough to carry, not to show storage. And an edit "
+                "worked where tracing found nothing.",
             ),
             "carried": Option(
                 "who the subject is passes through the states at its tokens early on, and through the last position's "

@@ -1,13 +1,15 @@
 """Chapter 09: write a fact, rewrite it, and ask around it.
 
 The explorer gets a function that makes the edit and answers the questions, so that it needs no model itself. An
-edit takes seconds, so it is made when the button is pressed, and the last table stays until there is another.
+edit takes long, so it is made when the button is pressed; its progress bar stands beside the button, and the last
+table stays, greyed, until there is another.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+import ipywidgets as widgets
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +24,7 @@ CSS = """
   white-space:normal!important}
 .mk-facts small{opacity:.8}
 .mk-facts .mk-moved{font-weight:bold!important}
+.mk-past{opacity:.4}
 """
 
 Answer = Sequence[tuple[str, float]]
@@ -85,7 +88,7 @@ def _rows(reading: FactReading) -> list[tuple[str, str, Answer, Answer]]:
 
 
 def _said(answer: Answer) -> str:
-    return ", ".join(f"{visible(token)} {percent(share)}" for token, share in answer)
+    return ", ".join(f"{visible(token)}\N{NO-BREAK SPACE}{percent(share)}" for token, share in answer)
 
 
 def _table(reading: FactReading) -> str:
@@ -102,11 +105,16 @@ def _table(reading: FactReading) -> str:
 
 
 def _sentence(reading: FactReading) -> str:
-    parts = []
-    for kind, _, first, then in _rows(reading):
-        old, new = visible(first[0][0]), visible(then[0][0])
-        parts.append(f"{kind}: {f'{old} became {new}' if old != new else f'{old} stayed'}")
+    parts = [f"{kind}: {_fate(first[0], then[0])}" for kind, _, first, then in _rows(reading)]
     return f"{'; '.join(parts)}."
+
+
+def _fate(first: tuple[str, float], then: tuple[str, float]) -> str:
+    """What became of the likeliest token; one that stays on top may still have moved a good deal."""
+    (old, before), (new, after) = ((visible(token), percent(share)) for token, share in (first, then))
+    if old != new:
+        return f"{old} became {new}"
+    return f"{old} stayed" if before == after else f"{old} stayed, {before} to {after}"
 
 
 Compute = Callable[[str, str, str, Sequence[str]], FactReading]
@@ -133,7 +141,9 @@ class FactExplorer:
             for kind, question, tip in zip(KINDS[1:], shown.questions[1:], tips, strict=True)
         ]
         self.run = panel.button("Rewrite", "Make the edit, ask, and put the weights back", self.rewrite)
-        rows = [[each] for each in (self.prompt, self.subject, self.target, *self.questions, self.run)]
+        self.steps = widgets.Output(layout=widgets.Layout(flex="1 1 auto"))
+        rows = [[each] for each in (self.prompt, self.subject, self.target, *self.questions)]
+        rows.append([self.run, self.steps])
         self.panel = panel.Panel("Fact explorer", rows, lines=3, height="230px", css=CSS)
         self.box, self.message, self.table = self.panel.box, self.panel.message, self.panel.view
         self._draw("This edit has been made already. Change a field, then press the button.")
@@ -141,7 +151,15 @@ class FactExplorer:
     def rewrite(self) -> None:
         """Make the edit that stands in the fields, or say in the message why that cannot be done."""
         self.run.disabled = True
-        self.panel.say("Rewriting and asking: this takes some seconds …")
+        self.table.add_class("mk-past")
+        self.panel.say("Rewriting and asking, for about half a minute; the table is still the last edit's …")
+        self.steps.clear_output()
+        with self.steps:
+            self._try()
+        self.table.remove_class("mk-past")
+        self.run.disabled = False
+
+    def _try(self) -> None:
         target = f" {self.target.value.strip()}"  # answers open with their space
         asked = [self.prompt.value, *(field.value for field in self.questions)]
         try:
@@ -150,8 +168,6 @@ class FactExplorer:
             self.panel.trouble(error)
         else:
             self._draw(f"{_sentence(self.reading)} The weights are back as they were.")
-        finally:
-            self.run.disabled = False
 
     def _draw(self, sentence: str) -> None:
         self.table.value = _table(self.reading)

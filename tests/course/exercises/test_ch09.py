@@ -219,3 +219,27 @@ def test_a_wrong_choice_with_any_number_is_answered_without_the_right_one(choice
 def test_late_site_asks_what_to_return_for_never(never):
     table = ch09._never_late(3)[0]
     assert ch09.late_site(table) == table.shape[1] != never(table)
+
+
+@pytest.mark.slow
+def test_what_is_revealed_agrees_with_whole_runs(default_model):
+    data, mlps = ch09._carried(0)[1], ch09._mlp_data(0)[1]
+    by_whole_runs = [max(scores, key=scores.get) for scores in ch09._by_token(default_model, data)]
+    assert ch09.carrier(default_model, data) == by_whole_runs
+    assert ch09.first_mlp(default_model, mlps) == pytest.approx(ch09._mlp_mistake()(default_model, mlps), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("short_cut", ch09.CARRIED)
+def test_every_fact_of_a_kind_tells_its_short_cut_from_what_is_asked(short_cut, default_model):
+    data = ch09._facts(*ch09.CARRIED[short_cut])
+    mistake = next(each for each in ch09.CARRIER.mistakes if each.name == short_cut)
+    right = [max(scores, key=scores.get) for scores in ch09._by_token(default_model, data)]
+    assert all(theirs != ours for theirs, ours in zip(mistake.answer(default_model, data), right, strict=True))
+
+
+@pytest.mark.parametrize("name", ["carrier", "first_mlp"])
+def test_a_worked_solution_is_plain(name):
+    exercise = next(each for each in ch09.CHAPTER.exercises if each.name == name)
+    assert exercise.worked_solution().count("def ") == 1
+    assert len(exercise.worked_solution().splitlines()) < 20
