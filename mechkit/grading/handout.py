@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mechkit.course.authoring import solution_paths
+from mechkit.course.exercises import WORKED
 
 CONFIG = '''"""nbgrader's settings for this course: `nbgrader generate_assignment NAME`, `nbgrader autograde NAME`."""
 
@@ -67,6 +68,8 @@ def lay_out(folder: Path, root: Path, names: Sequence[str] = ()) -> list[Path]:
 def pack_gradescope(path: Path, root: Path, name: str) -> Path:
     """Pack Gradescope's autograder for one chapter: the course from a checkout, `setup.sh` and `run_autograder`.
 
+    The worked solutions stay at home.
+
     Args:
         path: The zip, which must not be there yet.
         name: The chapter, such as "04".
@@ -81,7 +84,8 @@ def pack_gradescope(path: Path, root: Path, name: str) -> Path:
             entry = zipfile.ZipInfo(file)
             entry.external_attr = 0o755 << 16
             archive.writestr(entry, text)
-        for each in sorted(file for packed in PACKED for file in _files(root / packed)):
+        files = sorted(file for packed in PACKED for file in _files(root / packed))
+        for each in (file for file in files if not file.match(WORKED.format("*"))):  # no grader needs the answers
             archive.write(each, Path("course", each.relative_to(root)).as_posix())
     return path
 
