@@ -94,7 +94,8 @@ def train_sae(
         run.go_on(folder / STATE_FILE)
     with run.in_scaled_units(), _interrupts_held() as asked:
         saved = time.monotonic()
-        bar = tqdm(total=steps, initial=run.step, desc="training", mininterval=0.5, disable=not progress)
+        look = {"desc": "training", "mininterval": 0.5, "leave": False, "disable": not progress}
+        bar = tqdm(total=steps, initial=run.step, **look)
         while run.step < steps and not asked:
             run.advance()
             bar.update()

@@ -27,9 +27,11 @@ PANEL = "jupyterapp.shell.currentWidget"
 CELLS = f"{PANEL}.content.widgets"
 MODEL = f"{CELLS}.find(cell => cell.model.id === name).model"
 OUTPUT = ".jp-NotebookPanel .jp-OutputArea-output"
+# figures are megabytes, so only errors are asked for what they hold
 STATES = f"""() => {CELLS}.filter(cell => cell.model.type === 'code').map(({{model}}) => ({{
   id: model.id, running: model.executionState === 'running', count: model.executionCount,
-  errors: model.outputs.toJSON().filter(each => each.output_type === 'error').map(each => each.evalue),
+  errors: Array.from({{length: model.outputs.length}}, (_, i) => model.outputs.get(i))
+    .filter(each => each.type === 'error').map(each => each.toJSON().evalue),
 }}))"""
 
 
@@ -159,7 +161,7 @@ class Notebook:
               return whole && !all.some(cell => cell.running);
             }}""",
             timeout=1000 * seconds,
-            polling=300,
+            polling=500,
         )
 
     def save(self) -> None:
